@@ -1,0 +1,67 @@
+package main
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	screen "github.com/moggyfleet/moggy/internal/term"
+)
+
+// app is what every subcommand is given: where to read and write, and the
+// flags they share.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	files  []string // --file: the fleet's description
+	json   bool     // --json
+	noLive bool     // --plain
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
+	return &app{stdin: stdin, stdout: stdout, stderr: stderr}
+}
+
+func newRootCommand(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "moggy",
+		Short:         "One file describes a fleet of odd machines; moggy makes it a platform",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	flags := root.PersistentFlags()
+	flags.StringArrayVarP(&a.files, "file", "f", []string{"fleet.hcl"}, "the fleet's `file`; give it again for more than one")
+	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
+	flags.BoolVar(&a.noLive, "plain", false, "plain lines instead of a live screen")
+	root.AddCommand(newLabCommand(a))
+	return root
+}
+
+// terminal returns the file behind w if it is a terminal.
+func terminal(w io.Writer) (*os.File, bool) {
+	f, ok := w.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}
+
+// palette colours what goes to w: only on a terminal, never where NO_COLOR is
+// set (no-color.org).
+func (a *app) palette(w io.Writer) screen.Palette {
+	_, tty := terminal(w)
+	return screen.NewPalette(tty && os.Getenv("NO_COLOR") == "")
+}
+
+// board shows progress on stderr for the names.
+func (a *app) board(names ...string) *screen.Board {
+	f, live := terminal(a.stderr)
+	columns := 0
+	if live {
+		columns, _, _ = term.GetSize(int(f.Fd()))
+	}
+	return screen.NewBoard(a.stderr, live && !a.noLive, columns, a.palette(a.stderr), names...)
+}

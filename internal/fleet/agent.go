@@ -1,0 +1,87 @@
+package fleet
+
+import "net/netip"
+
+// Where a node keeps what the agent needs.
+const (
+	AgentConfigPath = "/etc/moggy/mesh.json"
+	AgentSocket     = "/run/moggy/agent.sock" // HTTP over a unix socket, root only
+	MeshInterface   = "moggy0"
+)
+
+// AgentConfig is /etc/moggy/mesh.json: all that a node's agent must know to
+// find the others, without DNS, without the operator, without any other node.
+type AgentConfig struct {
+	Version int          `json:"version"` // 1
+	Fleet   Name         `json:"fleet"`
+	Self    NodeName     `json:"self"`
+	Port    uint16       `json:"port"`
+	V4      netip.Prefix `json:"v4"` // the mesh's ranges
+	V6      netip.Prefix `json:"v6"`
+	MTU     int          `json:"mtu"`
+	Nodes   []MeshNode   `json:"nodes"` // everyone, Self included, sorted by name
+}
+
+// MeshNode is one member of the mesh as every other sees it.
+type MeshNode struct {
+	Name   NodeName         `json:"name"`
+	Site   SiteName         `json:"site"`
+	Key    Key              `json:"key"`
+	V4     netip.Addr       `json:"v4"`
+	V6     netip.Addr       `json:"v6"`
+	Public []netip.AddrPort `json:"public,omitempty"` // fixed endpoints
+	Hub    bool             `json:"hub,omitempty"`
+}
+
+// PathKind says how packets to a peer travel.
+type PathKind string
+
+// The kinds of path, best first.
+const (
+	PathDirectV6 PathKind = "direct-v6"
+	PathDirectV4 PathKind = "direct-v4"
+	PathRelayed  PathKind = "relayed"
+	PathNone     PathKind = "none"
+)
+
+// MeshStatus is what an agent says of itself and its peers, over AgentSocket.
+type MeshStatus struct {
+	Version int          `json:"version"` // 1
+	Self    NodeName     `json:"self"`
+	Key     Key          `json:"key"`
+	Agent   string       `json:"agent"` // moggy's version
+	Peers   []PeerStatus `json:"peers"` // sorted by name
+	Joined  []Joined     `json:"joined,omitempty"`
+}
+
+// PeerStatus is one peer as an agent sees it.
+type PeerStatus struct {
+	Name     NodeName       `json:"name"`
+	Path     PathKind       `json:"path"`
+	Via      NodeName       `json:"via,omitempty"`     // the hub, when relayed
+	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // where packets go
+	RTTMicro int64          `json:"rtt_us,omitempty"`  // µs, over that path; 0 = not measured yet
+	SinceSec int64          `json:"since_s,omitempty"` // seconds on this path
+	RxBytes  uint64         `json:"rx_bytes,omitempty"`
+	TxBytes  uint64         `json:"tx_bytes,omitempty"`
+}
+
+// Invitation lets one machine join as one node, once. A hub holds the public
+// half, the token the private one.
+type Invitation struct {
+	Node    NodeName   `json:"node"`
+	Key     Key        `json:"key"`     // public half of the token's key
+	Expires int64      `json:"expires"` // Unix seconds, by the hub's clock
+	V4      netip.Addr `json:"v4"`
+	V6      netip.Addr `json:"v6"`
+	Site    SiteName   `json:"site"`
+	Joined  *Joined    `json:"joined,omitempty"` // set once it is used
+}
+
+// Joined is a node that took up an invitation at a hub and waits for an apply.
+type Joined struct {
+	Node    NodeName `json:"node"`
+	Key     Key      `json:"key"`      // its mesh public key
+	HostKey string   `json:"host_key"` // its SSH host key, authorized_keys format
+	At      int64    `json:"at"`       // Unix seconds
+}
