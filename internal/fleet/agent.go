@@ -11,15 +11,16 @@ const (
 
 // AgentConfig is /etc/moggy/mesh.json: all that a node's agent must know to
 // find the others, without DNS, without the operator, without any other node.
+// It is the same on every node, byte for byte (so that planning a fleet is
+// linear in its nodes): an agent finds itself in it by its own public key.
 type AgentConfig struct {
 	Version int          `json:"version"` // 1
 	Fleet   Name         `json:"fleet"`
-	Self    NodeName     `json:"self"`
 	Port    uint16       `json:"port"`
 	V4      netip.Prefix `json:"v4"` // the mesh's ranges
 	V6      netip.Prefix `json:"v6"`
 	MTU     int          `json:"mtu"`
-	Nodes   []MeshNode   `json:"nodes"` // everyone, Self included, sorted by name
+	Nodes   []MeshNode   `json:"nodes"` // everyone whose key is known, sorted by name
 }
 
 // MeshNode is one member of the mesh as every other sees it.
@@ -84,4 +85,14 @@ type Joined struct {
 	Key     Key      `json:"key"`      // its mesh public key
 	HostKey string   `json:"host_key"` // its SSH host key, authorized_keys format
 	At      int64    `json:"at"`       // Unix seconds
+}
+
+// Self returns the member that holds the key: the node whose agent asks.
+func (c *AgentConfig) Self(own Key) (MeshNode, bool) {
+	for _, n := range c.Nodes {
+		if n.Key == own {
+			return n, true
+		}
+	}
+	return MeshNode{}, false
 }
