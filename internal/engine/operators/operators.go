@@ -1,0 +1,36 @@
+// Package operators renders who may log in to a node: the fleet's operators,
+// in a file of our own that sshd is told to read besides the user's. It never
+// touches the keys a machine's owner put there by hand.
+package operators
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// sshdDropIn adds our directory to the places where sshd looks for keys. The
+// first two are sshd's own default (sshd_config(5)).
+const sshdDropIn = `# Written by moggy; a change made here is shown as drift and taken back.
+AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 /etc/moggy/authorized_keys.d/%u
+`
+
+const dropInPath = "/etc/ssh/sshd_config.d/50-moggy.conf"
+
+// Part is what lets the operators in as the user that node names.
+func Part(f *fleet.Fleet, n fleet.Node) fleet.Part {
+	var keys strings.Builder
+	keys.WriteString("# Written by moggy: the fleet's operators.\n")
+	for _, o := range f.Operators {
+		fmt.Fprintf(&keys, "%s\n", strings.TrimSpace(o.Key))
+	}
+	return fleet.Part{
+		Engine: "operators",
+		Files: []fleet.File{
+			fleet.NewFile("/etc/moggy/authorized_keys.d/"+n.SSH.User, 0o644, []byte(keys.String())),
+			fleet.NewFile(dropInPath, 0o644, []byte(sshdDropIn)),
+		},
+		Units: []fleet.Unit{{Name: "sshd.service", Foreign: true, ReloadOn: []string{dropInPath}}},
+	}
+}

@@ -1,0 +1,193 @@
+package plan
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/aymanbagabas/go-udiff"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// Op says what happens to a file.
+type Op string
+
+// The operations on files.
+const (
+	OpAdd    Op = "add"
+	OpChange Op = "change"
+	OpRemove Op = "remove"
+)
+
+// FileChange is one managed file that will be other than it is.
+type FileChange struct {
+	Path  string `json:"path"`
+	Op    Op     `json:"op"`
+	Drift bool   `json:"drift,omitempty"` // changed by hand since moggy wrote it
+	// Diff is unified and without its two header lines: "" where Note says why.
+	Diff string `json:"diff,omitempty"`
+	Note string `json:"note,omitempty"`
+}
+
+// Why a change shows no diff.
+const (
+	noteSecret = "secret"
+	noteBinary = "binary"
+	noteUnseen = "its content was not fetched"
+)
+
+// diffCache holds the diffs made so far: the same change on a thousand nodes
+// is computed once.
+type diffCache map[[2]fleet.Digest]string
+
+func (c diffCache) unified(before, after string) string {
+	key := [2]fleet.Digest{fleet.DigestOf([]byte(before)), fleet.DigestOf([]byte(after))}
+	if d, ok := c[key]; ok {
+		return d
+	}
+	c[key] = unified(before, after)
+	return c[key]
+}
+
+// unified is the difference without the header lines that name the files.
+func unified(before, after string) string {
+	d := udiff.Unified("a", "b", before, after)
+	for range 2 {
+		if _, rest, ok := strings.Cut(d, "\n"); ok {
+			d = rest
+		}
+	}
+	return d
+}
+
+// fileChanges compares the generation seen on a node with what is wanted.
+func fileChanges(seen fleet.Manifest, want []fleet.File, o Observation, diffs diffCache) []FileChange {
+	var out []FileChange
+	before := make(map[string]fleet.ManifestFile, len(seen.Files))
+	for _, f := range seen.Files {
+		before[f.Path] = f
+	}
+	drifted := make(map[string]bool, len(o.Seen.Drift))
+	for _, d := range o.Seen.Drift {
+		drifted[d.Path] = true
+	}
+	for _, f := range want {
+		old, had := before[f.Path]
+		delete(before, f.Path)
+		if had && old.Digest == f.Digest && old.Mode == f.Mode && !drifted[f.Path] {
+			continue
+		}
+		c := FileChange{Path: f.Path, Op: OpChange, Drift: drifted[f.Path]}
+		if !had {
+			c.Op = OpAdd
+		}
+		c.Diff, c.Note = describe(f, had, o.Contents, diffs)
+		out = append(out, c)
+	}
+	for path := range before {
+		out = append(out, FileChange{Path: path, Op: OpRemove, Drift: drifted[path]})
+	}
+	slices.SortFunc(out, func(a, b FileChange) int { return strings.Compare(a.Path, b.Path) })
+	return out
+}
+
+// describe is the diff that leads to f, or why there is none.
+func describe(f fleet.File, had bool, contents map[string]string, diffs diffCache) (diff, note string) {
+	before, fetched := contents[f.Path]
+	switch {
+	case f.Secret:
+		return "", noteSecret
+	case !text(f.Content):
+		return "", noteBinary
+	case !had && !fetched:
+		return "", ""
+	case !fetched:
+		return "", noteUnseen
+	}
+	return diffs.unified(before, string(f.Content)), ""
+}
+
+func text(b []byte) bool {
+	return b != nil && utf8.Valid(b) && !bytes.ContainsRune(b, 0)
+}
+
+// driftChanges are the files changed by hand, as an apply would restore them.
+func driftChanges(drift []fleet.Drift, want []fleet.File) []FileChange {
+	files := make(map[string]fleet.File, len(want))
+	for _, f := range want {
+		files[f.Path] = f
+	}
+	var out []FileChange
+	for _, d := range drift {
+		c := FileChange{Path: d.Path, Op: OpChange, Drift: true}
+		f := files[d.Path]
+		switch {
+		case d.Kind == fleet.DriftMissing:
+			c.Op = OpAdd
+		case d.Kind == fleet.DriftMode:
+			c.Note = "mode"
+		case f.Secret:
+			c.Note = noteSecret
+		case d.Content == "" || !text(f.Content):
+			c.Note = noteBinary
+		default:
+			c.Diff = unified(d.Content, string(f.Content))
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// unitChanges are what putting the generation in force does to units.
+func unitChanges(seen, want []fleet.Unit, files []FileChange) []UnitChange {
+	changed := func(paths []string) bool {
+		return slices.ContainsFunc(files, func(c FileChange) bool { return slices.Contains(paths, c.Path) })
+	}
+	var out []UnitChange
+	for _, u := range want {
+		had := slices.ContainsFunc(seen, func(s fleet.Unit) bool { return s.Name == u.Name })
+		switch {
+		case u.Foreign && changed(u.ReloadOn):
+			out = append(out, UnitChange{u.Name, UnitReload})
+		case u.Foreign:
+		case !had:
+			out = append(out, UnitChange{u.Name, UnitStart})
+		case changed(append([]string{unitFile(u.Name)}, u.RestartOn...)):
+			out = append(out, UnitChange{u.Name, UnitRestart})
+		case changed(u.ReloadOn):
+			out = append(out, UnitChange{u.Name, UnitReload})
+		}
+	}
+	for _, s := range seen {
+		if !s.Foreign && !slices.ContainsFunc(want, func(u fleet.Unit) bool { return u.Name == s.Name }) {
+			out = append(out, UnitChange{s.Name, UnitStop})
+		}
+	}
+	return out
+}
+
+func unitFile(name string) string { return "/etc/systemd/system/" + name }
+
+// brokenUnits are ours that do not run although their generation is in force.
+func brokenUnits(states []fleet.UnitState, want []fleet.Unit) []UnitChange {
+	var out []UnitChange
+	for _, u := range want {
+		i := slices.IndexFunc(states, func(s fleet.UnitState) bool { return s.Name == u.Name })
+		if !u.Foreign && i >= 0 && states[i].Active != "active" && states[i].Active != "reloading" {
+			out = append(out, UnitChange{u.Name, UnitStart})
+		}
+	}
+	return out
+}
+
+// sameContent says whether two manifests hold the same files, units and
+// packages, whatever their numbers.
+func sameContent(a, b fleet.Manifest) bool {
+	return slices.Equal(a.Files, b.Files) && slices.Equal(a.Packages, b.Packages) &&
+		slices.EqualFunc(a.Units, b.Units, func(x, y fleet.Unit) bool {
+			return x.Name == y.Name && x.Foreign == y.Foreign &&
+				slices.Equal(x.RestartOn, y.RestartOn) && slices.Equal(x.ReloadOn, y.ReloadOn)
+		})
+}

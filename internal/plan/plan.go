@@ -1,0 +1,248 @@
+// Package plan turns what a fleet shall be and what was seen of it into
+// ordered steps, and says what a single failure would stop. It is pure: it
+// reads nothing, asks nobody, and carries nothing out.
+//
+//	fleet.Fleet ──┐
+//	fleet.Lock  ──┼─▶ Compute ─▶ Plan: per node what changes, and
+//	Observation ──┤                    waves of steps that make it so
+//	fleet.Part  ──┘
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// Observation is what could be learned of one node.
+type Observation struct {
+	Seen *fleet.Observed // nil where the node has no agent of ours yet, or did not answer
+	// Problem says why a node that should have answered did not.
+	Problem string
+	// Contents are managed files as they are on the node, by path: those that
+	// differ from what is wanted, where they are text and no secret.
+	Contents map[string]string
+}
+
+// Input is all a plan is made from.
+type Input struct {
+	Fleet *fleet.Fleet
+	Lock  *fleet.Lock // addresses allocated
+	// Observed has an entry for every node that was asked.
+	Observed map[fleet.NodeName]Observation
+	// Parts are what the engines want of each node.
+	Parts map[fleet.NodeName][]fleet.Part
+}
+
+// Action says what happens to a node.
+type Action string
+
+// The actions.
+const (
+	ActionNone        Action = "none"
+	ActionContact     Action = "contact"     // never seen: first contact over ssh
+	ActionJoin        Action = "join"        // never seen, and nobody reaches it: it joins by token
+	ActionChange      Action = "change"      // a new generation
+	ActionRestore     Action = "restore"     // the same generation put right again
+	ActionRemove      Action = "remove"      // left the file
+	ActionUnreachable Action = "unreachable" // known, but did not answer
+)
+
+// NodePlan is what happens to one node, and why.
+type NodePlan struct {
+	Node   fleet.NodeName `json:"node"`
+	Action Action         `json:"action"`
+	// From and To are generations, equal when nothing is staged.
+	From     int          `json:"from"`
+	To       int          `json:"to"`
+	Files    []FileChange `json:"files,omitempty"`
+	Units    []UnitChange `json:"units,omitempty"`
+	Packages []string     `json:"packages,omitempty"` // to be installed
+	// Note is what the operator should know: where a new node is reached, why
+	// one is not.
+	Note string `json:"note,omitempty"`
+	// Manifest and Want are what is staged, for ActionChange and ActionRestore.
+	Manifest fleet.Manifest `json:"-"`
+	Want     []fleet.File   `json:"-"`
+}
+
+// UnitChange is what happens to one unit.
+type UnitChange struct {
+	Name string `json:"name"`
+	Op   UnitOp `json:"op"`
+}
+
+// UnitOp is a verb of systemctl.
+type UnitOp string
+
+// The operations on units.
+const (
+	UnitStart   UnitOp = "start"
+	UnitStop    UnitOp = "stop"
+	UnitRestart UnitOp = "restart"
+	UnitReload  UnitOp = "reload"
+)
+
+// Plan is the way from what is to what shall be.
+type Plan struct {
+	Fleet fleet.Name
+	Base  int        // the fleet's generation as it stands
+	Next  int        // the number new generations take
+	Nodes []NodePlan // in the file's order; removed nodes last
+	Waves []Wave
+	// Failures is the single-point-of-failure report.
+	Failures Report
+}
+
+// Changes says whether an apply would do anything.
+func (p *Plan) Changes() bool {
+	return slices.ContainsFunc(p.Nodes, func(n NodePlan) bool {
+		return n.Action != ActionNone && n.Action != ActionUnreachable
+	})
+}
+
+// Count is how many nodes are added, changed and removed, and how many cannot
+// be reached.
+func (p *Plan) Count() (add, change, remove, unreachable int) {
+	for _, n := range p.Nodes {
+		switch n.Action {
+		case ActionContact, ActionJoin:
+			add++
+		case ActionChange, ActionRestore:
+			change++
+		case ActionRemove:
+			remove++
+		case ActionUnreachable:
+			unreachable++
+		case ActionNone:
+		}
+	}
+	return add, change, remove, unreachable
+}
+
+// Compute makes the plan. The error names parts that contradict each other.
+func Compute(in Input) (*Plan, error) {
+	p := &Plan{Fleet: in.Fleet.Name, Base: in.Lock.Generation, Next: in.Lock.Generation + 1}
+	locks := make(map[fleet.NodeName]fleet.NodeLock, len(in.Lock.Nodes))
+	for _, l := range in.Lock.Nodes {
+		locks[l.Name] = l
+	}
+	diffs := make(diffCache)
+	for _, n := range in.Fleet.Nodes {
+		np, err := nodePlan(n, locks[n.Name], in, p.Next, diffs)
+		if err != nil {
+			return nil, err
+		}
+		p.Nodes = append(p.Nodes, np)
+		delete(locks, n.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(locks)) {
+		p.Nodes = append(p.Nodes, NodePlan{
+			Node: name, Action: ActionRemove, From: locks[name].Generation,
+			Note: "left the file: the others forget its key; what stands on the machine stays",
+		})
+	}
+	p.Waves = waves(in.Fleet, p.Nodes)
+	p.Failures = Analyse(in.Fleet)
+	return p, nil
+}
+
+func nodePlan(n fleet.Node, l fleet.NodeLock, in Input, next int, diffs diffCache) (NodePlan, error) {
+	o := in.Observed[n.Name]
+	np := NodePlan{Node: n.Name, From: l.Generation, To: l.Generation, Action: ActionNone}
+	switch {
+	case l.MeshKey.IsZero() && n.Reachable():
+		np.Action, np.Note = ActionContact, "new node: first contact over ssh, "+n.SSH.User+"@"+n.DialHost()
+		if o.Problem != "" {
+			np.Note += " (" + o.Problem + ")"
+		}
+		return np, nil
+	case l.MeshKey.IsZero():
+		np.Action, np.Note = ActionJoin, "new node: joins by token, nobody can reach it: moggy token "+string(n.Name)
+		return np, nil
+	case o.Seen == nil:
+		np.Action, np.Note = ActionUnreachable, o.Problem
+		return np, nil
+	}
+	manifest, want, err := Assemble(in.Fleet.Name, n.Name, in.Parts[n.Name])
+	if err != nil {
+		return np, err
+	}
+	np.From = o.Seen.Current.Number
+	np.Manifest, np.Want = manifest, want
+	np.Packages = missingPackages(o.Seen, manifest)
+	np.compare(o, next, diffs)
+	return np, nil
+}
+
+// compare fills in what differs between the node as seen and its manifest.
+func (np *NodePlan) compare(o Observation, next int, diffs diffCache) {
+	seen := fleet.Manifest{}
+	if o.Seen.Manifest != nil {
+		seen = *o.Seen.Manifest
+	}
+	if sameContent(seen, np.Manifest) && o.Seen.Current.Number > 0 {
+		np.To = np.From
+		np.Files = driftChanges(o.Seen.Drift, np.Want)
+		np.Units = brokenUnits(o.Seen.Units, np.Manifest.Units)
+		if len(np.Files)+len(np.Units)+len(np.Packages) > 0 || !o.Seen.Current.Confirmed {
+			np.Action = ActionRestore
+		}
+	} else {
+		np.Action, np.To = ActionChange, next
+		np.Files = fileChanges(seen, np.Want, o, diffs)
+		np.Units = unitChanges(seen.Units, np.Manifest.Units, np.Files)
+	}
+	np.Manifest.Generation = np.To
+}
+
+// missingPackages are those the node lacks, and those no generation on it has
+// asked for yet.
+func missingPackages(seen *fleet.Observed, want fleet.Manifest) []string {
+	var had []string
+	if seen.Manifest != nil {
+		had = seen.Manifest.Packages
+	}
+	var out []string
+	for _, p := range want.Packages {
+		if !slices.Contains(had, p) || slices.Contains(seen.Missing, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Assemble adds up a node's parts. Two parts that name the same path with
+// other content, or the same unit with other rules, are an error.
+func Assemble(name fleet.Name, node fleet.NodeName, parts []fleet.Part) (fleet.Manifest, []fleet.File, error) {
+	var files []fleet.File
+	m := fleet.Manifest{Version: fleet.ManifestVersion, Fleet: name, Node: node}
+	owner := make(map[string]string)
+	for _, part := range parts {
+		for _, f := range part.Files {
+			if other, ok := owner[f.Path]; ok {
+				return m, nil, fmt.Errorf("node %s: %s and %s both write %s", node, other, part.Engine, f.Path)
+			}
+			owner[f.Path] = part.Engine
+			files = append(files, f)
+		}
+		for _, u := range part.Units {
+			if other, ok := owner[u.Name]; ok {
+				return m, nil, fmt.Errorf("node %s: %s and %s both own the unit %s", node, other, part.Engine, u.Name)
+			}
+			owner[u.Name] = part.Engine
+			m.Units = append(m.Units, u)
+		}
+		m.Packages = append(m.Packages, part.Packages...)
+	}
+	slices.SortFunc(files, func(a, b fleet.File) int { return cmp.Compare(a.Path, b.Path) })
+	for _, f := range files {
+		m.Files = append(m.Files, fleet.ManifestFile{Path: f.Path, Mode: f.Mode, Digest: f.Digest, Secret: f.Secret})
+	}
+	slices.Sort(m.Packages)
+	m.Packages = slices.Compact(m.Packages)
+	return m, files, nil
+}
