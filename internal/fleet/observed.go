@@ -20,6 +20,22 @@ type Observed struct {
 	Mesh     *MeshStatus     `json:"mesh,omitempty"`      // nil when the agent does not answer
 	Missing  []string        `json:"missing,omitempty"`   // packages of Manifest that are not installed
 	Kept     []int           `json:"kept,omitempty"`      // generations still on disk, ascending
+	// Activation is one that has begun and has not ended: somebody is at it, or
+	// it was killed and the next apply must finish it.
+	Activation *Activation `json:"activation,omitempty"`
+	// Contents are the managed files that were asked for, by path, as they are
+	// now: no secrets, nothing that is not text.
+	Contents map[string]string `json:"contents,omitempty"`
+}
+
+// Activation is a generation on its way into force.
+type Activation struct {
+	Generation int       `json:"generation"`
+	From       int       `json:"from"` // in force when it began
+	Step       string    `json:"step"` // the one that began last
+	By         string    `json:"by,omitempty"`
+	Since      time.Time `json:"since"`
+	Running    bool      `json:"running"` // false: whoever was at it is dead
 }
 
 // System is the machine itself.
@@ -71,4 +87,7 @@ type UnitState struct {
 	Sub      string    `json:"sub"`    // SubState
 	Restarts int       `json:"restarts"`
 	Since    time.Time `json:"since,omitzero"`
+	// Disabled units are ours, and would not start at the next boot although
+	// their unit file says so.
+	Disabled bool `json:"disabled,omitempty"`
 }
