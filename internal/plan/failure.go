@@ -48,7 +48,7 @@ func Analyse(f *fleet.Fleet) Report {
 		return Report{}
 	}
 	a := newAnalysis(f)
-	r := Report{Today: a.stops(nil)}
+	r := Report{Today: a.stops(LossNode, nil)}
 	groups := make(map[string]int)
 	add := func(kind LossKind, lost []string, stops []Stop) {
 		key := string(kind)
@@ -63,12 +63,12 @@ func Analyse(f *fleet.Fleet) Report {
 		r.Failures = append(r.Failures, Failure{kind, lost, stops})
 	}
 	for _, n := range a.members {
-		add(LossNode, []string{string(n.node.Name)}, a.beyond(r.Today, a.stops(set{n.node.Name: true})))
+		add(LossNode, []string{string(n.node.Name)}, beyond(r.Today, a.stops(LossNode, set{n.node.Name: true})))
 	}
 	for _, s := range f.Sites {
 		lost := a.atSite[s.Name]
 		if len(lost) > 1 { // a site of one node is that node
-			add(LossSite, []string{string(s.Name)}, a.beyond(r.Today, a.stops(lost)))
+			add(LossSite, []string{string(s.Name)}, beyond(r.Today, a.stops(LossSite, lost)))
 		}
 	}
 	r.Failures = append(r.Failures, a.pairs(r.Today)...)
@@ -149,22 +149,24 @@ func reachOf(n fleet.Node, s fleet.Site) reach {
 }
 
 // stops is what does not work with those nodes lost.
-func (a *analysis) stops(lost set) []Stop {
+func (a *analysis) stops(kind LossKind, lost set) []Stop {
 	var out []Stop
 	if len(lost) >= len(a.members) {
 		return []Stop{{What: "everything: it is all there is", Fix: `another machine: node "..." { site = ... }`}}
 	}
-	for _, look := range []func(set) (Stop, bool){a.stopMesh, a.stopQuorum, a.stopIngress} {
-		if s, ok := look(lost); ok {
+	for _, look := range []func(LossKind, set) (Stop, bool){a.stopMesh, a.stopQuorum, a.stopIngress} {
+		if s, ok := look(kind, lost); ok {
 			out = append(out, s)
 		}
 	}
 	return out
 }
 
-// beyond drops from stops what does not work anyhow.
-func (a *analysis) beyond(today, stops []Stop) []Stop {
-	return slices.DeleteFunc(stops, func(s Stop) bool { return slices.Contains(today, s) })
+// beyond drops from stops what stops anyhow.
+func beyond(anyhow, stops []Stop) []Stop {
+	return slices.DeleteFunc(stops, func(s Stop) bool {
+		return slices.ContainsFunc(anyhow, func(t Stop) bool { return t.What == s.What })
+	})
 }
 
 // pairs looks at two nodes at once: only those that together are the last two
@@ -176,9 +178,8 @@ func (a *analysis) pairs(today []Stop) []Failure {
 			return
 		}
 		lost := set{names[0]: true, names[1]: true}
-		single := append(slices.Clone(today), a.stops(set{names[0]: true})...)
-		single = append(single, a.stops(set{names[1]: true})...)
-		stops := a.beyond(single, a.stops(lost))
+		single := slices.Concat(today, a.stops(LossNode, set{names[0]: true}), a.stops(LossNode, set{names[1]: true}))
+		stops := beyond(single, a.stops(LossPair, lost))
 		label := make([]string, len(names))
 		for i, n := range names {
 			label[i] = string(n)
@@ -189,10 +190,10 @@ func (a *analysis) pairs(today []Stop) []Failure {
 		}
 	}
 	if n := len(a.servers); n == 3 || n == 4 { // two are more than a majority can spare
-		add(names(a.servers))
+		add(nodeNames(a.servers))
 	}
 	if len(a.ingress) == 2 {
-		add(names(a.ingress))
+		add(nodeNames(a.ingress))
 	}
 	for _, can := range []func(reach) bool{
 		func(r reach) bool { return r.in4 },
@@ -212,7 +213,7 @@ func (a *analysis) pairs(today []Stop) []Failure {
 	return out
 }
 
-func names(ms []member) []fleet.NodeName {
+func nodeNames(ms []member) []fleet.NodeName {
 	out := make([]fleet.NodeName, len(ms))
 	for i, m := range ms {
 		out[i] = m.node.Name
@@ -221,7 +222,7 @@ func names(ms []member) []fleet.NodeName {
 }
 
 // stopQuorum: a majority of the servers must be left (Raft).
-func (a *analysis) stopQuorum(lost set) (Stop, bool) {
+func (a *analysis) stopQuorum(kind LossKind, lost set) (Stop, bool) {
 	left := 0
 	for _, s := range a.servers {
 		if !lost[s.node.Name] {
@@ -233,40 +234,80 @@ func (a *analysis) stopQuorum(lost set) (Stop, bool) {
 		return Stop{}, false
 	}
 	what := fmt.Sprintf("the control plane (%d of %d servers left): what runs goes on, nothing can be rescheduled", left, total)
-	return Stop{what, a.fixQuorum(lost)}, true
+	return Stop{what, a.fixQuorum(kind)}, true
 }
 
-// fixQuorum looks for one node that, made a server, would keep the majority.
-func (a *analysis) fixQuorum(lost set) string {
-	tried := set{}
-	site := make(map[fleet.SiteName]bool)
+// fixQuorum looks for one node, else two, that made servers would keep the
+// majority through every loss of that kind.
+func (a *analysis) fixQuorum(kind LossKind) string {
+	var candidates []int // one of each site
+	tried := make(map[fleet.SiteName]bool)
 	for i, m := range a.members {
-		if m.roles.Server || lost[m.node.Name] || site[m.node.Site] || len(tried) == maxFixes {
-			continue
-		}
-		tried[m.node.Name], site[m.node.Site] = true, true
-		changed := *a.fleet
-		changed.Nodes = slices.Clone(a.fleet.Nodes)
-		yes := true
-		changed.Nodes[i].Server = &yes
-		if _, still := newAnalysis(&changed).stopQuorum(lost); !still {
-			return fmt.Sprintf(`node %q { server = true }`, string(m.node.Name))
+		if !m.roles.Server && !tried[m.node.Site] && len(candidates) < maxFixes {
+			tried[m.node.Site] = true
+			candidates = append(candidates, i)
 		}
 	}
-	if len(lost) == 1 && len(a.servers) < 3 {
-		return `two more servers: node "..." { site = ..., server = true }`
+	line := func(i int) string { return fmt.Sprintf("node %q { server = true }", string(a.members[i].node.Name)) }
+	for _, i := range candidates {
+		if a.withServers(i).survives(kind) {
+			return line(i)
+		}
 	}
-	if len(lost) == 2 {
-		return `five servers: two more of node "..." { site = ..., server = true }`
+	for x, i := range candidates {
+		for _, j := range candidates[x+1:] {
+			if a.withServers(i, j).survives(kind) {
+				return line(i) + " and " + line(j)
+			}
+		}
 	}
-	return `a server elsewhere: node "..." { site = ..., server = true }`
+	return fmt.Sprintf("more machines in other places: %s, it takes %d servers", lossText(kind), 2*lossSize(kind)+1)
 }
 
-// maxFixes bounds how many changes are tried in search of a fix.
+// maxFixes bounds how many nodes are tried in search of a fix.
 const maxFixes = 8
 
+func lossSize(kind LossKind) int {
+	if kind == LossPair {
+		return 2
+	}
+	return 1
+}
+
+func lossText(kind LossKind) string {
+	return map[LossKind]string{LossNode: "to lose any node", LossSite: "to lose any site", LossPair: "to lose any two nodes"}[kind]
+}
+
+// withServers is the analysis of the fleet with those nodes named servers.
+func (a *analysis) withServers(indexes ...int) *analysis {
+	changed := *a.fleet
+	changed.Nodes = slices.Clone(a.fleet.Nodes)
+	yes := true
+	for _, i := range indexes {
+		changed.Nodes[i].Server = &yes
+	}
+	return newAnalysis(&changed)
+}
+
+// survives says whether a majority of servers is left after any loss of that
+// kind.
+func (a *analysis) survives(kind LossKind) bool {
+	spare := (len(a.servers) - 1) / 2
+	if kind != LossSite {
+		return spare >= lossSize(kind)
+	}
+	at := make(map[fleet.SiteName]int)
+	for _, s := range a.servers {
+		at[s.node.Site]++
+		if at[s.node.Site] > spare {
+			return false
+		}
+	}
+	return true
+}
+
 // stopIngress: one node that takes HTTPS must be left.
-func (a *analysis) stopIngress(lost set) (Stop, bool) {
+func (a *analysis) stopIngress(_ LossKind, lost set) (Stop, bool) {
 	for _, m := range a.ingress {
 		if !lost[m.node.Name] {
 			return Stop{}, false
@@ -284,7 +325,7 @@ func (a *analysis) stopIngress(lost set) (Stop, bool) {
 // stopMesh: every node left must find a way to every other. Nodes that are
 // reached alike stand in for each other, so only the last hub of its sort
 // matters.
-func (a *analysis) stopMesh(lost set) (Stop, bool) {
+func (a *analysis) stopMesh(_ LossKind, lost set) (Stop, bool) {
 	if len(lost) > 0 && !a.lastHubs(lost) {
 		return Stop{}, false
 	}

@@ -146,8 +146,11 @@ func (t *tree) failures() {
 			}
 			return "two of " + enumerate(f.Lost, 4, "and")
 		case LossNode:
+			if len(f.Lost) == len(t.p.Nodes) && len(f.Lost) > 1 {
+				return "any one node"
+			}
 		}
-		return enumerate(f.Lost, 4, "or")
+		return enumerate(f.Lost, 6, "or")
 	}
 	width := 0
 	for _, f := range r.Failures {
