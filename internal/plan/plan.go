@@ -188,7 +188,7 @@ func (np *NodePlan) compare(o Observation, next int, diffs diffCache) {
 		np.To = np.From
 		np.Files = driftChanges(o.Seen.Drift, np.Want)
 		np.Units = brokenUnits(o.Seen.Units, np.Manifest.Units)
-		if len(np.Files)+len(np.Units)+len(np.Packages) > 0 || !o.Seen.Current.Confirmed {
+		if len(np.Files)+len(np.Units)+len(np.Packages) > 0 || !o.Seen.Current.Confirmed || interrupted(o.Seen) {
 			np.Action = ActionRestore
 		}
 	} else {
@@ -197,6 +197,11 @@ func (np *NodePlan) compare(o Observation, next int, diffs diffCache) {
 		np.Units = unitChanges(seen.Units, np.Manifest.Units, np.Files)
 	}
 	np.Manifest.Generation = np.To
+}
+
+// interrupted says whether an activation was killed on its way.
+func interrupted(seen *fleet.Observed) bool {
+	return seen.Activation != nil && !seen.Activation.Running
 }
 
 // missingPackages are those the node lacks, and those no generation on it has
