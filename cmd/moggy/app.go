@@ -19,6 +19,8 @@ type app struct {
 	files  []string // --file: the fleet's description
 	json   bool     // --json
 	noLive bool     // --plain
+
+	acceptNew bool // --accept-new: take unknown host keys as they come
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {

@@ -15,7 +15,9 @@ import (
 
 // cats is the reference fleet.
 func cats() *fleet.Fleet {
-	public := func(v4, v6 string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)} }
+	public := func(v4, v6 string) []netip.Addr {
+		return []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
+	}
 	root := fleet.SSH{User: "root"}
 	return &fleet.Fleet{
 		Name: "cats", Domain: "cats.example", Port: fleet.DefaultPort,

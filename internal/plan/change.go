@@ -191,3 +191,7 @@ func sameContent(a, b fleet.Manifest) bool {
 				slices.Equal(x.RestartOn, y.RestartOn) && slices.Equal(x.ReloadOn, y.ReloadOn)
 		})
 }
+
+// Unseen says whether the change has no diff only because nobody fetched what
+// the node holds.
+func (c FileChange) Unseen() bool { return c.Note == noteUnseen }

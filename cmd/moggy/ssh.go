@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moggyfleet/moggy/internal/deploy/ssh"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+func newSSHCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ssh NODE [-- COMMAND...]",
+		Short: "Log in to a node by name, wherever it is",
+		Long: `Ssh logs in to a node with your own ssh: straight where it has a public address,
+through any hub that is up where it has none. Its host key is checked against
+fleet.lock.hcl. With a command, runs that instead of a shell; the exit code is
+the command's.`,
+		Example: `  moggy ssh bianco
+  moggy ssh bianco -- journalctl -u moggy-agent -n 50`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeNode,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, done, err := a.deployment()
+			if err != nil {
+				return err
+			}
+			defer done()
+			name := fleet.NodeName(args[0])
+			n, ok := d.Fleet.Node(name)
+			if !ok {
+				return hint.New("there is no node "+args[0]+" in the file", "moggy status lists them")
+			}
+			argv, err := d.SSH.Interactive(cmd.Context(), name, args[1:]...)
+			if err != nil {
+				return ssh.Explain(name, n.SSH.User, err)
+			}
+			run := exec.CommandContext(cmd.Context(), argv[0], argv[1:]...)
+			run.Stdin, run.Stdout, run.Stderr = os.Stdin, a.stdout, a.stderr
+			err = run.Run()
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && exit.ExitCode() > 0 {
+				return exitCode(exit.ExitCode())
+			}
+			return err
+		},
+	}
+}
+
+// completeNode offers the names of the file's nodes to the shell.
+func (a *app) completeNode(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	f, err := a.loadFleet()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := make([]string, 0, len(f.Nodes))
+	for _, n := range f.Nodes {
+		names = append(names, string(n.Name)+"\t"+string(n.Site))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

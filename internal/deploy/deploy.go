@@ -1,0 +1,226 @@
+// Package deploy makes a fleet what its file says: it asks the nodes how they
+// are, makes first contact with new ones, and carries out a plan. What is to
+// be done package plan decides; how to reach a machine package ssh knows; what
+// happens on it is package node's.
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/deploy/ssh"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/plan"
+)
+
+// Progress shows how each node is getting on.
+type Progress interface {
+	Step(name, text string)
+	Done(name, text string)
+	Fail(name string, err error)
+}
+
+// Deployment is one fleet being looked at or changed by one operator. Its
+// methods are called one after the other; what they do on the nodes goes side
+// by side.
+type Deployment struct {
+	Fleet    *fleet.Fleet
+	SSH      *ssh.Client
+	Binaries Binaries
+	By       string // who is at work: "nico@laptop"
+	Progress Progress
+	// Accept decides about the key of a host that is seen for the first time.
+	Accept func(node fleet.NodeName, key string) (bool, error)
+	// Save keeps the lock. It is called each time something was learned that
+	// must not be lost.
+	Save func(*fleet.Lock) error
+
+	mu   sync.Mutex // guards lock
+	lock *fleet.Lock
+}
+
+// Timeouts of what is done on one node.
+const (
+	observeTimeout  = 10 * time.Second
+	contactTimeout  = 5 * time.Minute // carries our binary over a slow line
+	packagesTimeout = 10 * time.Minute
+	stageTimeout    = 10 * time.Minute
+	activateTimeout = 3 * time.Minute
+	reattach        = time.Minute // how long a lost connection is sought again
+	confirmTimeout  = 45 * time.Second
+)
+
+// Open allocates what is not allocated yet and prepares the ways to the nodes.
+// The lock is not saved by it.
+func (d *Deployment) Open(l *fleet.Lock) error {
+	lock, err := plan.Allocate(d.Fleet, l)
+	if err != nil {
+		return err
+	}
+	d.lock = lock
+	return d.SSH.Use(d.Fleet, lock)
+}
+
+// Lock is a copy of the lock as it stands.
+func (d *Deployment) Lock() *fleet.Lock {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lock.Clone()
+}
+
+// learn changes the lock and keeps it.
+func (d *Deployment) learn(change func(*fleet.Lock)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d.lock)
+	if err := d.SSH.Use(d.Fleet, d.lock); err != nil {
+		return err
+	}
+	return d.Save(d.lock)
+}
+
+// Observe asks every node that is known, side by side, each for at most the
+// given time, and takes in those that joined by token in the meantime.
+func (d *Deployment) Observe(ctx context.Context, within time.Duration) (map[fleet.NodeName]plan.Observation, error) {
+	seen := make(map[fleet.NodeName]plan.Observation)
+	if err := d.observe(ctx, within, seen); err != nil {
+		return nil, err
+	}
+	reports := make(map[fleet.NodeName][]fleet.Joined)
+	for name, o := range seen {
+		if o.Seen != nil && o.Seen.Mesh != nil {
+			reports[name] = o.Seen.Mesh.Joined
+		}
+	}
+	d.mu.Lock()
+	joined, err := plan.Adopt(d.Fleet, d.lock, reports)
+	d.mu.Unlock()
+	if err != nil || len(joined) == 0 {
+		return seen, err
+	}
+	if err := d.SSH.Use(d.Fleet, d.lock); err != nil {
+		return nil, err
+	}
+	return seen, d.observe(ctx, within, seen)
+}
+
+// observe asks those that are known and not yet in seen.
+func (d *Deployment) observe(ctx context.Context, within time.Duration, seen map[fleet.NodeName]plan.Observation) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, l := range d.Lock().Nodes {
+		n, listed := d.Fleet.Node(l.Name)
+		if _, done := seen[l.Name]; done || !listed || l.MeshKey.IsZero() {
+			continue
+		}
+		wg.Go(func() {
+			ctx, stop := context.WithTimeoutCause(ctx, within, fmt.Errorf("no answer within %s", within))
+			defer stop()
+			o, err := d.target(n.Name).observe(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			seen[n.Name] = plan.Observation{Seen: o, Problem: problem(err)}
+		})
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+func problem(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (d *Deployment) target(n fleet.NodeName) target {
+	return target{run: d.SSH, node: n, by: d.By, path: installed}
+}
+
+// Plan makes the plan from what was observed, fetching what the diffs need.
+func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Observation) (*plan.Plan, error) {
+	p, err := d.compute(seen)
+	if err != nil {
+		return nil, err
+	}
+	if !d.fetch(ctx, p, seen) {
+		return p, nil
+	}
+	return d.compute(seen)
+}
+
+func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation) (*plan.Plan, error) {
+	lock := d.Lock()
+	return plan.Compute(plan.Input{
+		Fleet: d.Fleet, Lock: lock, Observed: seen, Parts: Parts(d.Fleet, lock, d.Binaries),
+	})
+}
+
+// fetch brings the content of files that the plan changes and that it has not
+// seen; it says whether there is more to see now. A node that does not answer
+// leaves its diffs out.
+func (d *Deployment) fetch(ctx context.Context, p *plan.Plan, seen map[fleet.NodeName]plan.Observation) bool {
+	ctx, stop := context.WithTimeout(ctx, observeTimeout)
+	defer stop()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	more := false
+	for _, n := range p.Nodes {
+		var paths []string
+		for _, f := range n.Files {
+			if f.Unseen() {
+				paths = append(paths, f.Path)
+			}
+		}
+		if len(paths) == 0 {
+			continue
+		}
+		wg.Go(func() {
+			o, err := d.target(n.Node).observe(ctx, paths...)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				seen[n.Node] = plan.Observation{Seen: o, Contents: o.Contents}
+				more = true
+			}
+		})
+	}
+	wg.Wait()
+	return more
+}
+
+// Failed are the nodes where an apply stopped, each with its reason.
+type Failed map[fleet.NodeName]error
+
+// each runs work for every node of names side by side and gathers what failed.
+func (d *Deployment) each(ctx context.Context, names []fleet.NodeName, work func(context.Context, fleet.NodeName) error) Failed {
+	failed := Failed{}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, name := range names {
+		wg.Go(func() {
+			err := work(ctx, name)
+			if err == nil {
+				return
+			}
+			if ctx.Err() != nil {
+				err = errors.Join(context.Cause(ctx), err)
+			}
+			err = ssh.Explain(name, d.user(name), err)
+			d.Progress.Fail(string(name), err)
+			mu.Lock()
+			defer mu.Unlock()
+			failed[name] = err
+		})
+	}
+	wg.Wait()
+	return failed
+}
+
+func (d *Deployment) user(name fleet.NodeName) string {
+	n, _ := d.Fleet.Node(name)
+	return n.SSH.User
+}

@@ -1,0 +1,25 @@
+package deploy
+
+import (
+	"github.com/moggyfleet/moggy/internal/engine/agent"
+	"github.com/moggyfleet/moggy/internal/engine/operators"
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// Parts asks every engine what it wants of each node. What is the same on all
+// of them is rendered once.
+func Parts(f *fleet.Fleet, l *fleet.Lock, b Binaries) map[fleet.NodeName][]fleet.Part {
+	mesh := agent.ConfigFile(agent.Config(f, l))
+	locks := make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
+	for _, n := range l.Nodes {
+		locks[n.Name] = n
+	}
+	parts := make(map[fleet.NodeName][]fleet.Part, len(f.Nodes))
+	for _, n := range f.Nodes {
+		parts[n.Name] = []fleet.Part{
+			agent.Part(mesh, b.File(locks[n.Name].Arch)),
+			operators.Part(f, n),
+		}
+	}
+	return parts
+}
