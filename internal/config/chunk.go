@@ -1,0 +1,151 @@
+package config
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// chunk is a part of a text that is parsed by itself: one top-level block,
+// with what stands before it. So a brace that is missing in one block hides
+// nothing of the next, and a file of garbage is given up early.
+type chunk struct {
+	start hcl.Pos
+	text  []byte
+	deep  int // offset in text where brackets nest too deep, or -1
+}
+
+const (
+	// maxChunk bounds one block, in bytes. HCL's parser recurses with what it
+	// reads, so this bounds its stack too.
+	maxChunk = 256 << 10
+	// maxNesting bounds brackets within brackets, for the same reason.
+	maxNesting = 100
+)
+
+// A top-level block starts at the beginning of a line.
+var (
+	header  = regexp.MustCompile(`^([A-Za-z_][\w-]*)[ \t]*("[^"\n]*"[ \t]*)?\{`)
+	heredoc = regexp.MustCompile(`^<<-?([\pL_][\pL\pN_-]*)\r?\n`)
+)
+
+// splitter cuts a text into chunks, line by line. It knows just enough of HCL
+// to pass over comments, quoted texts and heredocs.
+type splitter struct {
+	src    []byte
+	kinds  []string // of top-level blocks
+	at     int      // offset of the next line
+	line   int      // its number
+	depth  int      // open brackets
+	deep   int      // offset where there were too many, or -1
+	inside bool
+	until  []byte // the word that ends the heredoc we are in
+}
+
+func newSplitter(src []byte, kinds []string) *splitter {
+	return &splitter{src: src, kinds: kinds, line: 1, deep: -1}
+}
+
+// next returns the next chunk, and false after the last.
+func (s *splitter) next() (chunk, bool) {
+	if s.at >= len(s.src) {
+		return chunk{}, false
+	}
+	from := s.at
+	c := chunk{start: hcl.Pos{Line: s.line, Column: 1, Byte: from}, deep: -1}
+	s.depth, s.deep = 0, -1
+	for begun := false; s.at < len(s.src); {
+		if !s.inside && s.until == nil {
+			starts := s.starts()
+			if starts && begun {
+				break
+			}
+			begun = begun || starts
+		}
+		s.scanLine()
+	}
+	c.text = s.src[from:s.at]
+	if s.deep >= 0 {
+		c.deep = s.deep - from
+	}
+	return c, true
+}
+
+// lineEnd is the offset behind the next line.
+func (s *splitter) lineEnd() int {
+	if i := bytes.IndexByte(s.src[s.at:], '\n'); i >= 0 {
+		return s.at + i + 1
+	}
+	return len(s.src)
+}
+
+// starts says whether the next line begins a top-level block. Within brackets
+// only one of a known kind, with a name, is taken for one: there a brace is
+// likely to be missing.
+func (s *splitter) starts() bool {
+	line := s.src[s.at:s.lineEnd()]
+	if len(line) == 0 || line[0] <= ' ' { // nearly all lines: indented or empty
+		return false
+	}
+	m := header.FindSubmatch(line)
+	return m != nil && (s.depth == 0 || m[2] != nil && slices.Contains(s.kinds, string(m[1])))
+}
+
+// scanLine passes over one line.
+func (s *splitter) scanLine() {
+	end := s.lineEnd()
+	line, base := s.src[s.at:end], s.at
+	s.at, s.line = end, s.line+1
+	if s.until != nil {
+		if bytes.Equal(bytes.TrimSpace(line), s.until) {
+			s.until = nil
+		}
+		return
+	}
+	quoted := false
+	for i := 0; i < len(line); i++ {
+		rest := line[i:]
+		switch c := line[i]; {
+		case s.inside:
+			if bytes.HasPrefix(rest, []byte("*/")) {
+				s.inside = false
+				i++
+			}
+		case quoted:
+			if c == '\\' {
+				i++
+			}
+			quoted = c != '"'
+		case c == '"':
+			quoted = true
+		case c == '#', bytes.HasPrefix(rest, []byte("//")):
+			return
+		case bytes.HasPrefix(rest, []byte("/*")):
+			s.inside = true
+			i++
+		case c == '<' && heredoc.Match(rest):
+			s.until = heredoc.FindSubmatch(rest)[1]
+			return
+		case c == '{' || c == '[' || c == '(':
+			if s.depth++; s.depth > maxNesting && s.deep < 0 {
+				s.deep = base + i
+			}
+		case c == '}' || c == ']' || c == ')':
+			s.depth = max(0, s.depth-1)
+		}
+	}
+}
+
+// pos is the position of an offset in the chunk.
+func (c chunk) pos(offset int) hcl.Pos {
+	head := c.text[:offset]
+	from := bytes.LastIndexByte(head, '\n') + 1
+	return hcl.Pos{
+		Line:   c.start.Line + bytes.Count(head, []byte("\n")),
+		Column: utf8.RuneCount(head[from:]) + 1,
+		Byte:   c.start.Byte + offset,
+	}
+}

@@ -1,0 +1,208 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// kind is one type of top-level block. A new one is a file with a function
+// that returns its kind, and a line in kinds.
+type kind struct {
+	name       string
+	attributes []string          // in the order they are usually written
+	aliases    map[string]string // what people write for an attribute
+	decode     func(*decoder, *block)
+}
+
+// kinds are the block types in the order they are decoded.
+func kinds() []kind { return []kind{siteKind(), fleetKind(), nodeKind()} }
+
+// kindAliases are words people use for a block type.
+func kindAliases() map[string]string {
+	return map[string]string{
+		"cluster": "fleet", "server": "node", "host": "node", "machine": "node", "vm": "node",
+		"datacenter": "site", "location": "site", "home": "site", "region": "site",
+	}
+}
+
+// block is a named top-level block.
+type block struct {
+	kind   string
+	name   string
+	at     hcl.Range // its type and name
+	nameAt hcl.Range
+	body   *hclsyntax.Body
+	broken bool // with a syntax mistake: what seems missing may be there
+}
+
+func (b *block) String() string {
+	if b.name == "" {
+		return b.kind
+	}
+	return fmt.Sprintf("%s %q", b.kind, b.name)
+}
+
+// decoder builds a fleet from the blocks of all sources.
+type decoder struct {
+	*report
+	kinds  []kind
+	blocks map[string][]*block          // by kind, in the order of the sources
+	names  map[string]map[string]*block // by kind and name, the first of each
+	lists  map[string][]string          // by kind, the names in order, to suggest from
+	// partial says that a part of the sources could not be read, so that what
+	// is missing may be there.
+	partial bool
+	doubt   doubt
+
+	fleet  *fleet.Fleet
+	home   *block // the fleet block
+	ranges []meshRange
+	sites  map[fleet.SiteName]fleet.Site
+	claims map[netip.Addr]claim
+
+	specials []special
+	global   netip.Prefix
+	places   map[fleet.NodeName]*nodePlaces
+}
+
+// doubt says which conclusions about the fleet as a whole would rest on
+// something that is mistaken in the file.
+type doubt struct{ hubs, servers bool }
+
+func newDecoder(r *report) *decoder {
+	d := &decoder{
+		report: r, kinds: kinds(), blocks: make(map[string][]*block), names: make(map[string]map[string]*block),
+		lists: make(map[string][]string), fleet: &fleet.Fleet{Port: fleet.DefaultPort},
+		places: make(map[fleet.NodeName]*nodePlaces), sites: make(map[fleet.SiteName]fleet.Site),
+		claims: make(map[netip.Addr]claim), specials: specials(), global: globalUnicast(),
+	}
+	for _, k := range d.kinds {
+		d.names[k.name] = make(map[string]*block)
+	}
+	return d
+}
+
+// read collects the blocks of one source.
+func (d *decoder) read(t *text) {
+	if !t.readable(d.report) {
+		d.partial = true
+		return
+	}
+	before := len(d.list)
+	t.parse(d.report, d.kindNames(), func(b body) {
+		for _, a := range b.Attributes {
+			d.strayAttribute(a)
+		}
+		for _, syntax := range b.Blocks {
+			d.collect(t, syntax, b.broken)
+		}
+	})
+	if len(d.list) > before {
+		d.doubt = doubt{hubs: true, servers: true}
+	}
+}
+
+func (d *decoder) kindNames() []string {
+	var names []string
+	for _, k := range d.kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func (d *decoder) strayAttribute(a *hclsyntax.Attribute) {
+	for _, k := range d.kinds {
+		for _, name := range k.attributes {
+			if name == a.Name {
+				d.mistake(a.NameRange, fmt.Sprintf("move it into the %s block it is meant for", k.name), "%s stands outside of a block", a.Name)
+				return
+			}
+		}
+	}
+	d.mistake(a.NameRange, "", "%s stands outside of a block", a.Name)
+}
+
+// collect takes in one top-level block.
+func (d *decoder) collect(t *text, syntax *hclsyntax.Block, broken bool) {
+	names := d.names[syntax.Type]
+	if names == nil {
+		d.doubt = doubt{hubs: true, servers: true}
+		d.mistake(syntax.TypeRange, d.similar(syntax.Type, d.kindNames(), kindAliases(), ""), "there is no block type %q", syntax.Type)
+		return
+	}
+	b := &block{kind: syntax.Type, at: syntax.TypeRange, nameAt: syntax.TypeRange, body: syntax.Body, broken: broken}
+	if len(syntax.Labels) > 0 {
+		b.name, b.nameAt = syntax.Labels[0], syntax.LabelRanges[0]
+		b.at = hcl.RangeBetween(syntax.TypeRange, b.nameAt)
+	}
+	d.checkLabels(t, b, syntax)
+	if first := names[b.name]; first != nil && b.kind != "fleet" {
+		if b.name != "" {
+			d.mistake(b.nameAt, "", "%s: there is one already at %s", b, place(first.at))
+		}
+	} else {
+		names[b.name] = b
+		d.lists[b.kind] = append(d.lists[b.kind], b.name)
+	}
+	d.blocks[b.kind] = append(d.blocks[b.kind], b)
+	if broken {
+		// A brace is missing somewhere: what follows looks as if it were inside.
+		for _, nested := range syntax.Body.Blocks {
+			if d.names[nested.Type] != nil && len(nested.Labels) == 1 {
+				d.collect(t, nested, broken)
+			}
+		}
+	}
+}
+
+func (d *decoder) checkLabels(t *text, b *block, syntax *hclsyntax.Block) {
+	switch {
+	case len(syntax.Labels) == 0:
+		d.mistake(b.at, fmt.Sprintf(`%s "name" {`, b.kind), "a %s needs a name", b.kind)
+		return
+	case len(syntax.Labels) > 1:
+		d.mistake(syntax.LabelRanges[1], "", "%s: a %s has one name", b, b.kind)
+		return
+	}
+	if at := b.nameAt; at.Start.Byte < len(t.Content) && t.Content[at.Start.Byte] != '"' {
+		d.mistake(at, fmt.Sprintf("%q", b.name), "%s: a name stands in quotes", b)
+		return
+	}
+	d.checkName(b.nameAt, b.String(), b.name)
+}
+
+// similar is didYouMean while anybody will read it: each costs a look at all
+// the candidates.
+func (d *decoder) similar(written string, candidates []string, aliases map[string]string, quote string) string {
+	if len(d.list) >= maxShown {
+		return ""
+	}
+	return didYouMean(written, candidates, aliases, quote)
+}
+
+// decode turns the blocks into the fleet.
+func (d *decoder) decode() {
+	for _, k := range d.kinds {
+		for _, b := range d.blocks[k.name] {
+			k.decode(d, b)
+		}
+	}
+	if d.home == nil && !d.partial && len(d.texts) > 0 {
+		at := hcl.Range{Filename: d.texts[0].Name, Start: hcl.InitialPos, End: hcl.InitialPos}
+		d.mistake(at, `it begins with fleet "name" {`, "there is no fleet block")
+	}
+}
+
+// one joins words for a sentence: a, b or c.
+func one(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}

@@ -1,0 +1,241 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// fields reads the attributes of one block. What is not there gives the zero
+// value; what is wrong is reported, and gives the zero value too.
+type fields struct {
+	d *decoder
+	b *block
+}
+
+// fields checks that the block has only attributes of its kind.
+func (d *decoder) fields(b *block, k kind) fields {
+	for name, a := range b.body.Attributes {
+		if !slices.Contains(k.attributes, name) {
+			d.mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: a %s has no attribute %q", b, k.name, name)
+		}
+	}
+	for _, nested := range b.body.Blocks {
+		switch {
+		case slices.Contains(k.attributes, nested.Type):
+			d.mistake(nested.TypeRange, nested.Type+" = ...", "%s: %s is an attribute, not a block", b, nested.Type)
+		case b.broken && d.names[nested.Type] != nil: // collected as a block of its own
+		default:
+			d.mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: a %s has no block %q", b, k.name, nested.Type)
+		}
+	}
+	return fields{d, b}
+}
+
+// wrong reports a mistake in this block.
+func (f fields) wrong(at hcl.Range, suggestion, format string, args ...any) {
+	f.d.mistake(at, suggestion, "%s: %s", f.b, fmt.Sprintf(format, args...))
+}
+
+// has says whether the attribute is written, however wrong its value is.
+func (f fields) has(name string) bool { return f.b.body.Attributes[name] != nil }
+
+// at is where the attribute's value stands, or the block's header.
+func (f fields) at(name string) hcl.Range {
+	if a := f.b.body.Attributes[name]; a != nil {
+		return a.Expr.Range()
+	}
+	return f.b.at
+}
+
+// item is a value with its place.
+type item struct {
+	value string
+	at    hcl.Range
+}
+
+// text reads a text.
+func (f fields) text(name string) (item, bool) {
+	a := f.b.body.Attributes[name]
+	if a == nil {
+		return item{}, false
+	}
+	return f.textOf(name+" is a text", a.Expr)
+}
+
+// textOf reads an expression as a text. rule says what should stand there.
+func (f fields) textOf(rule string, e hclsyntax.Expression) (item, bool) {
+	v, is := literal(e)
+	switch {
+	case is == isText:
+		return item{v.AsString(), e.Range()}, true
+	case is == isReference:
+		f.wrong(e.Range(), fmt.Sprintf("%q", traversal(e)), "%s: it stands in quotes", rule)
+	default:
+		f.wrong(e.Range(), "", "%s, not %s", rule, is)
+	}
+	return item{}, false
+}
+
+// choice reads a text that is one of a few.
+func (f fields) choice(name string, choices []string, aliases map[string]string) (string, bool) {
+	it, ok := f.text(name)
+	if !ok {
+		return "", false
+	}
+	if !slices.Contains(choices, it.value) {
+		suggestion := f.d.similar(it.value, choices, aliases, `"`)
+		if suggestion == "" {
+			suggestion = "it is " + one(quoted(choices))
+		}
+		f.wrong(it.at, suggestion, "there is no %s %q", name, it.value)
+		return "", false
+	}
+	return it.value, true
+}
+
+func quoted(words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = fmt.Sprintf("%q", w)
+	}
+	return out
+}
+
+// flag reads true or false; nil where the attribute is not there or wrong.
+func (f fields) flag(name string) *bool {
+	a := f.b.body.Attributes[name]
+	if a == nil {
+		return nil
+	}
+	v, is := literal(a.Expr)
+	if is == isBool {
+		b := v.True()
+		return &b
+	}
+	suggestion := ""
+	if is == isText {
+		meant := map[string]string{"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+		suggestion = didYouMean(meant[v.AsString()], []string{meant[v.AsString()]}, nil, "")
+	}
+	if is == isReference {
+		suggestion = didYouMean(traversal(a.Expr), []string{"true", "false"}, map[string]string{"yes": "true", "on": "true", "no": "false", "off": "false"}, "")
+	}
+	f.wrong(a.Expr.Range(), suggestion, "%s is true or false, not %s", name, is)
+	return nil
+}
+
+// number reads a whole number between low and high.
+func (f fields) number(name string, low, high int) (int, bool) {
+	a := f.b.body.Attributes[name]
+	if a == nil {
+		return 0, false
+	}
+	v, is := literal(a.Expr)
+	if is == isText {
+		if n, err := cty.ParseNumberVal(v.AsString()); err == nil {
+			f.wrong(a.Expr.Range(), fmt.Sprintf("did you mean %s?", n.AsBigFloat().Text('f', -1)), "%s is a number: it stands without quotes", name)
+			return 0, false
+		}
+	}
+	if is != isNumber {
+		f.wrong(a.Expr.Range(), "", "%s is a number, not %s", name, is)
+		return 0, false
+	}
+	n, accuracy := v.AsBigFloat().Int64()
+	if accuracy != 0 || n < int64(low) || n > int64(high) {
+		f.wrong(a.Expr.Range(), "", "%s is a whole number from %d to %d", name, low, high)
+		return 0, false
+	}
+	return int(n), true
+}
+
+// texts reads a list of texts.
+func (f fields) texts(name, example string) []item {
+	a := f.b.body.Attributes[name]
+	if a == nil {
+		return nil
+	}
+	tuple, ok := bare(a.Expr).(*hclsyntax.TupleConsExpr)
+	if !ok {
+		v, is := literal(a.Expr)
+		suggestion := example
+		if is == isText {
+			suggestion = fmt.Sprintf("[%q]", v.AsString())
+		}
+		f.wrong(a.Expr.Range(), suggestion, "%s is a list, not %s", name, is)
+		return nil
+	}
+	var out []item
+	for _, e := range tuple.Exprs {
+		if it, ok := f.textOf(name+" is a list of texts", e); ok {
+			out = append(out, it)
+		}
+	}
+	return out
+}
+
+// reference reads a reference to a block of a kind, as site.london.
+func (f fields) reference(name, kind string) (string, bool) {
+	a := f.b.body.Attributes[name]
+	if a == nil {
+		return "", false
+	}
+	e := a.Expr
+	path, ok := steps(e)
+	if !ok {
+		v, is := literal(e)
+		suggestion := fmt.Sprintf("%s = %s.NAME", name, kind)
+		if is == isText {
+			suggestion = fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, v.AsString())))
+		}
+		f.wrong(e.Range(), suggestion, "%s is a reference, not %s", name, is)
+		return "", false
+	}
+	switch {
+	case path[0].value != kind && len(path) == 1:
+		f.wrong(e.Range(), fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[0].value))), "a reference starts with its kind")
+	case path[0].value != kind:
+		f.wrong(path[0].at, fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[1].value))), "%s refers to a %s, not to a %s", name, kind, path[0].value)
+	case len(path) == 1:
+		f.wrong(e.Range(), kind+".NAME", "which %s?", kind)
+	case len(path) > 2:
+		f.wrong(path[2].at, fmt.Sprintf("did you mean %s?", refer(kind, path[1].value)), "%s refers to a %s, not to something in it", name, kind)
+	default:
+		return f.resolve(kind, path[1])
+	}
+	return "", false
+}
+
+func (f fields) resolve(kind string, it item) (string, bool) {
+	if f.d.names[kind][it.value] != nil {
+		return it.value, true
+	}
+	if f.d.partial {
+		return "", false
+	}
+	suggestion := f.d.similar(it.value, f.d.lists[kind], nil, `"`)
+	if suggestion == "" && len(f.d.lists[kind]) == 0 {
+		suggestion = fmt.Sprintf("%s %q { ... } declares it", kind, it.value)
+	}
+	f.wrong(it.at, suggestion, "there is no %s %q", kind, it.value)
+	return "", false
+}
+
+// nearest is the name of that kind closest to what was written.
+func (d *decoder) nearest(kind, written string) string {
+	if len(d.list) < maxShown {
+		if best := closest(written, d.lists[kind], nil); best != "" {
+			return best
+		}
+	}
+	if wrongName(written) != "" {
+		return "NAME"
+	}
+	return written
+}
+
+func refer(kind, name string) string { return kind + "." + name }

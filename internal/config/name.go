@@ -1,0 +1,116 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// maxLabel is the longest DNS label (RFC 1035, section 2.3.4).
+const maxLabel = 63
+
+// Label makes a DNS label of s, as a name in fleet.hcl must be one, or "" if
+// nothing of s can stand in one.
+func Label(s string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(s) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			b.WriteRune(r)
+		case strings.ContainsRune("-_. /", r):
+			b.WriteByte('-')
+		}
+	}
+	name := strings.TrimLeft(b.String(), "-0123456789")
+	if len(name) > maxLabel {
+		name = name[:maxLabel]
+	}
+	return strings.TrimRight(name, "-")
+}
+
+// wrongName says why a name is no DNS label in the form of RFC 1035, section
+// 2.3.1, or "". The later RFC 1123 allows a digit in front, but site.2nd would
+// be no reference in HCL.
+func wrongName(name string) string {
+	switch {
+	case name == "":
+		return "it is empty"
+	case len(name) > maxLabel:
+		return "it is longer than 63 characters"
+	case name == "localhost":
+		return "every machine calls itself that"
+	}
+	for i := range len(name) {
+		c := name[i]
+		letter, digit := c >= 'a' && c <= 'z', c >= '0' && c <= '9'
+		switch {
+		case c >= 'A' && c <= 'Z':
+			return "it has an upper-case letter"
+		case !letter && !digit && c != '-':
+			return "a name has only a-z, 0-9 and -"
+		case i == 0 && !letter:
+			return "it does not start with a letter"
+		case i == len(name)-1 && c == '-':
+			return "it ends with a dash"
+		}
+	}
+	return ""
+}
+
+// checkName reports a name that is no DNS label.
+func (d *decoder) checkName(at hcl.Range, subject, name string) {
+	why := wrongName(name)
+	if why == "" {
+		return
+	}
+	suggestion := ""
+	if better := Label(name); better != "" && wrongName(better) == "" {
+		suggestion = didYouMean(better, []string{better}, nil, `"`)
+	}
+	d.mistake(at, suggestion, "%s: no DNS label: %s", subject, why)
+}
+
+// wrongDomain says why s is no domain name, or "". Labels of a domain may
+// start with a digit (RFC 1123, section 2.1).
+func wrongDomain(s string) string {
+	switch {
+	case s == "":
+		return "it is empty"
+	case strings.Contains(s, "://"), strings.Contains(s, "/"):
+		return "it is a URL"
+	case len(s) > 253: // RFC 1035, section 3.1: 255 octets on the wire
+		return "it is longer than 253 characters"
+	case strings.HasSuffix(s, "."):
+		return "it ends with a dot"
+	case !strings.Contains(s, "."):
+		return "it has only one label"
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		switch {
+		case label == "":
+			return "it has an empty label"
+		case len(label) > maxLabel:
+			return "it has a label of more than 63 characters"
+		case strings.HasPrefix(label, "-"), strings.HasSuffix(label, "-"):
+			return "a label starts or ends with a dash"
+		case strings.ToLower(label) != label:
+			return "it has an upper-case letter"
+		case strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+			return "a label has only a-z, 0-9 and - (others are written in punycode: xn--...)"
+		}
+	}
+	return ""
+}
+
+// betterDomain is what was probably meant by a wrong domain, or "".
+func betterDomain(s string) string {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	s, _, _ = strings.Cut(s, "/")
+	s = strings.ToLower(strings.TrimRight(s, "."))
+	if wrongDomain(s) != "" {
+		return ""
+	}
+	return s
+}

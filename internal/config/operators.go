@@ -1,0 +1,116 @@
+package config
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+const exampleOperators = `operators = { nico = "ssh-ed25519 AAAA... nico@laptop" }`
+
+// minRSA is the smallest RSA key that is taken, in bits (NIST SP 800-131A).
+const minRSA = 2048
+
+// operators reads who may change the fleet. A key is never repeated in what is
+// said about it.
+func (f fields) operators() []fleet.Operator {
+	a := f.b.body.Attributes["operators"]
+	if a == nil {
+		return nil
+	}
+	object, ok := bare(a.Expr).(*hclsyntax.ObjectConsExpr)
+	if !ok {
+		_, is := literal(a.Expr)
+		f.wrong(a.Expr.Range(), exampleOperators, "operators is a map from names to keys, not %s", is)
+		return nil
+	}
+	var out []fleet.Operator
+	names, keys := make(map[string]hcl.Range), make(map[string]string)
+	for _, entry := range object.Items {
+		at := entry.KeyExpr.Range()
+		name, ok := f.operatorName(entry.KeyExpr)
+		if !ok {
+			continue
+		}
+		if first, twice := names[name]; twice {
+			f.wrong(at, "", "operator %q: there is one already at %s", name, place(first))
+		}
+		names[name] = at
+		it, ok := f.textOf(fmt.Sprintf("operator %q: a key is a text", name), entry.ValueExpr)
+		if !ok {
+			continue
+		}
+		key, why, suggestion := authorizedKey(it.value)
+		if why != "" {
+			f.wrong(it.at, suggestion, "operator %q: %s", name, why)
+			continue
+		}
+		blob := strings.Join(strings.Fields(key)[:2], " ")
+		if other := keys[blob]; other != "" {
+			f.wrong(it.at, "", "operator %q: this is the key of %q already", name, other)
+			continue
+		}
+		keys[blob] = name
+		out = append(out, fleet.Operator{Name: name, Key: key})
+	}
+	return out
+}
+
+// operatorName reads a key of the map: a bare word or a text.
+func (f fields) operatorName(e hclsyntax.Expression) (string, bool) {
+	key, ok := e.(*hclsyntax.ObjectConsKeyExpr)
+	if !ok {
+		f.wrong(e.Range(), exampleOperators, "an operator's name is a word")
+		return "", false
+	}
+	name := hcl.ExprAsKeyword(key.Wrapped)
+	if v, is := literal(key.Wrapped); is == isText {
+		name = v.AsString()
+	}
+	if name == "" {
+		f.wrong(e.Range(), exampleOperators, "an operator's name is a word")
+		return "", false
+	}
+	f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %q", f.b, name), name)
+	return name, true
+}
+
+// authorizedKey reads a public key as it stands in authorized_keys, and writes
+// it anew: nothing else can hide in the line.
+func authorizedKey(s string) (key, why, suggestion string) {
+	const advice = "a line as in ~/.ssh/id_ed25519.pub"
+	if start, _ := nextPrivateKey([]byte(s)); start >= 0 {
+		return "", "a private key", advice
+	}
+	pub, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(s))
+	switch {
+	case err != nil:
+		return "", "no public SSH key", advice
+	case len(options) > 0:
+		return "", "options stand before the key", "write the key alone"
+	case len(bytes.TrimSpace(rest)) > 0:
+		return "", "more than one line", "one key for each operator"
+	case strings.Contains(pub.Type(), "-cert-"):
+		return "", "a certificate, not a key", advice
+	}
+	if c, ok := pub.(ssh.CryptoPublicKey); ok {
+		if k, ok := c.CryptoPublicKey().(*rsa.PublicKey); ok && k.N.BitLen() < minRSA {
+			return "", fmt.Sprintf("an RSA key of %d bits is too weak", k.N.BitLen()), "ssh-keygen -t ed25519 makes a strong one"
+		}
+	}
+	if pub.Type() == ssh.InsecureKeyAlgoDSA { //nolint:staticcheck // named in order to refuse it
+		return "", "DSA keys are too weak (OpenSSH takes none any more)", "ssh-keygen -t ed25519 makes a strong one"
+	}
+	key = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(pub)))
+	if comment = strings.TrimSpace(printable(strings.ReplaceAll(comment, "\t", " "))); comment != "" {
+		key += " " + comment
+	}
+	return key, "", ""
+}

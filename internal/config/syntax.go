@@ -1,0 +1,171 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// body is a parsed part of a text.
+type body struct {
+	*hclsyntax.Body
+	broken bool // with a syntax mistake: what seems missing may be there
+}
+
+// parse reads a text block by block and reports its syntax mistakes. kinds are
+// the block types that stand at its top.
+func (t *text) parse(r *report, kinds []string, each func(body)) {
+	s := newSplitter(t.Content, kinds)
+	for c, ok := s.next(); ok && !r.full(); c, ok = s.next() {
+		if c.deep >= 0 {
+			at := hcl.Range{Filename: t.Name, Start: c.pos(c.deep), End: c.pos(c.deep + 1)}
+			r.mistake(at, "", "brackets are nested more than %d deep", maxNesting)
+			continue
+		}
+		if len(c.text) > maxChunk {
+			r.mistake(hcl.Range{Filename: t.Name, Start: c.start, End: c.start}, "start each block at the beginning of a line",
+				"no block ends within %d kB of here", maxChunk>>10)
+			continue
+		}
+		file, diags := hclsyntax.ParseConfig(c.text, t.Name, c.start)
+		t.translate(r, diags)
+		parsed, ok := file.Body.(*hclsyntax.Body)
+		if ok {
+			each(body{parsed, diags.HasErrors()})
+		}
+	}
+}
+
+// translate reports what HCL says of one chunk, in moggy's words.
+func (t *text) translate(r *report, diags hcl.Diagnostics) {
+	for _, d := range diags {
+		if d.Summary == "Invalid multi-line string" && d.Subject != nil {
+			// All that follows an open quote is read inside out: the rest of
+			// the block's mistakes are none.
+			r.mistake(t.openQuote(*d.Subject), `is a " missing?`, "a text that is not closed on its line")
+			return
+		}
+	}
+	for _, d := range diags {
+		at := hcl.Range{Filename: t.Name}
+		if d.Subject != nil {
+			at = *d.Subject
+		}
+		message, suggestion := t.reword(d, at)
+		r.mistake(at, suggestion, "%s", message)
+	}
+}
+
+// openQuote is the range from a line's last quote to its end.
+func (t *text) openQuote(newline hcl.Range) hcl.Range {
+	end := newline.Start.Byte
+	from := bytes.LastIndexByte(t.Content[:end], '\n') + 1
+	if i := bytes.LastIndexByte(t.Content[from:end], '"'); i >= 0 {
+		newline.End = newline.Start
+		newline.Start.Byte = from + i
+		newline.Start.Column = utf8.RuneCount(t.Content[from:from+i]) + 1
+	}
+	return newline
+}
+
+// redefined finds the attribute and the first place in HCL's words for it.
+var redefined = regexp.MustCompile(`^The argument "([^"]*)" was already set at .*:(\d+),[^:]*\. `)
+
+// reword says in moggy's words what HCL found wrong, and what to write.
+func (t *text) reword(d *hcl.Diagnostic, at hcl.Range) (message, suggestion string) {
+	has := func(s string) bool { return strings.Contains(d.Detail, s) }
+	switch d.Summary {
+	case "Attribute redefined":
+		if m := redefined.FindStringSubmatch(d.Detail); m != nil {
+			return fmt.Sprintf("%s is set twice", m[1]), "it is set in line " + m[2] + " already"
+		}
+	case "Unclosed configuration block", "Unclosed configuration body":
+		return "a block that is never closed", `is a "}" missing?`
+	case "Argument or block definition required", "Argument definition required":
+		return "an attribute (name = value) or a block is expected here", ""
+	case "Invalid argument name":
+		return "an attribute's name stands without quotes", ""
+	case "Invalid block definition":
+		return t.rewordBlock(d, at)
+	case "Invalid single-argument block definition":
+		if has("Single-line block syntax") || has("must end with a closing brace") {
+			return "a block on one line holds one attribute", "give each attribute a line of its own"
+		}
+		return "a block that starts with an attribute on its first line ends on that line", `move the attribute to the next line, or add "}"`
+	case "Missing newline after block definition":
+		return "after a block's end the line ends", "start a new line here"
+	case "Missing newline after argument":
+		return "after an attribute's value the line ends", "start a new line here"
+	case "Unexpected comma after argument":
+		return "attributes stand on lines of their own, without commas", "remove the comma"
+	case "Missing expression", "Missing attribute value":
+		return "a value is missing", ""
+	case "Invalid expression":
+		return "a value is expected here", ""
+	case "Unterminated tuple constructor expression":
+		return "a list that is never closed", `is a "]" missing?`
+	case "Missing item separator":
+		return "between the items of a list stands a comma", `is a "," or a "]" missing?`
+	case "Unterminated object constructor expression":
+		return "a value that is never closed", `is a "}" missing?`
+	case "Missing attribute separator":
+		return "between two entries stands a comma or a new line", `is a "," or a "}" missing?`
+	case "Missing key/value separator":
+		return "between a name and its value stands a =", ""
+	case "Unterminated template string", "Unterminated string literal":
+		return "a text that is never closed", `is a " missing?`
+	case "Invalid character":
+		return rewordCharacter(d.Detail)
+	}
+	return plain(d), ""
+}
+
+func (t *text) rewordBlock(d *hcl.Diagnostic, at hcl.Range) (message, suggestion string) {
+	switch {
+	case strings.Contains(d.Detail, "equals sign"):
+		return "a block has no = before its brace", "remove the ="
+	case strings.Contains(d.Detail, "starting on the same line"):
+		if d.Context == nil {
+			break
+		}
+		// `os "debian"` is far more often an attribute without its = than a
+		// block without its brace.
+		words := strings.Fields(string(t.Content[d.Context.Start.Byte:at.Start.Byte]))
+		if len(words) == 2 {
+			return fmt.Sprintf("%s has neither a = nor a brace", words[0]),
+				fmt.Sprintf(`%s = %s sets a value, %s %s { begins a block`, words[0], words[1], words[0], words[1])
+		}
+		return "a block's opening brace stands on its first line", `is a "{" missing?`
+	}
+	return "after a block's type its name in quotes or a { is expected", ""
+}
+
+func rewordCharacter(detail string) (message, suggestion string) {
+	switch {
+	case strings.Contains(detail, "Single quotes"), strings.Contains(detail, "Curly"), strings.Contains(detail, "\"`\""):
+		return "texts stand in double quotes", `write "..."`
+	case strings.Contains(detail, `";"`):
+		return "attributes stand on lines of their own, without semicolons", "start a new line here"
+	}
+	return "a character that has no meaning here", ""
+}
+
+// plain is HCL's own wording in the house's form.
+func plain(d *hcl.Diagnostic) string {
+	first, _, _ := strings.Cut(d.Detail, ". ")
+	return lower(d.Summary) + ": " + lower(strings.TrimSuffix(first, "."))
+}
+
+func lower(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	if n == 0 {
+		return s
+	}
+	return string(unicode.ToLower(r)) + s[n:]
+}

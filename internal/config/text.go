@@ -1,0 +1,213 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// text is a source while it is read.
+type text struct {
+	Source
+	number int
+	// secrets are the spans, in bytes, that hold a private key: they are never
+	// shown.
+	secrets [][2]int
+}
+
+// span is the range of the bytes from start to end. It walks the text, so it
+// is for the few places that HCL has not given a range for.
+func (t *text) span(start, end int) hcl.Range {
+	return hcl.Range{Filename: t.Name, Start: t.pos(start), End: t.pos(end)}
+}
+
+func (t *text) pos(offset int) hcl.Pos {
+	head := t.Content[:offset]
+	from := bytes.LastIndexByte(head, '\n') + 1
+	return hcl.Pos{Line: bytes.Count(head, []byte("\n")) + 1, Column: utf8.RuneCount(head[from:]) + 1, Byte: offset}
+}
+
+func (t *text) secret(at hcl.Range) bool {
+	if len(t.secrets) > maxMarks {
+		return true
+	}
+	for _, s := range t.secrets {
+		if at.Start.Byte < s[1] && at.End.Byte >= s[0] {
+			return true
+		}
+	}
+	return false
+}
+
+// readable reports what makes the text no HCL at all, as one mistake, and says
+// whether it is worth parsing.
+func (t *text) readable(r *report) bool {
+	c := t.Content
+	switch {
+	case len(bytes.TrimSpace(c)) == 0:
+		r.mistake(t.span(0, 0), "", "the file is empty")
+		return false
+	case len(c) > MaxSize:
+		r.mistake(t.span(0, 0), "", "the file is larger than %d MB", MaxSize>>20)
+		return false
+	case bytes.HasPrefix(c, []byte{0xff, 0xfe}), bytes.HasPrefix(c, []byte{0xfe, 0xff}):
+		r.mistake(t.span(0, 0), "save it as UTF-8", "the file is in UTF-16, not in UTF-8")
+		return false
+	case bytes.HasPrefix(c, []byte("\xef\xbb\xbf")):
+		r.mistake(t.span(0, 0), "save it without one", "the file starts with a byte order mark")
+		return false
+	}
+	if i := invalidUTF8(c); i >= 0 {
+		r.mistake(t.span(i, i), "save it as UTF-8", "byte 0x%02x is not valid UTF-8", c[i])
+		return false
+	}
+	if i := bytes.IndexByte(c, 0); i >= 0 {
+		r.mistake(t.span(i, i), "", "a NUL byte: this is a binary file")
+		return false
+	}
+	t.findSecrets(r)
+	return !t.conflicts(r)
+}
+
+// invalidUTF8 is the offset of the first byte that is part of no character,
+// or -1.
+func invalidUTF8(b []byte) int {
+	if utf8.Valid(b) {
+		return -1
+	}
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
+}
+
+// privateKeyMarks are in every private key as ssh-keygen, OpenSSL, PuTTY and
+// age write it. The third is the body of an OpenSSH key whose first line was
+// lost: base64 of "openssh-key-v1".
+func privateKeyMarks() []string {
+	return []string{"PRIVATE KEY-----", "PuTTY-User-Key-File-", "b3BlbnNzaC1rZXktdjE", "AGE-SECRET-KEY-1"}
+}
+
+// nextPrivateKey is the range of the first such mark, or -1.
+func nextPrivateKey(b []byte) (start, end int) {
+	start = -1
+	for _, mark := range privateKeyMarks() {
+		if i := bytes.Index(b, []byte(mark)); i >= 0 && (start < 0 || i < start) {
+			start, end = i, i+len(mark)
+		}
+	}
+	return start, end
+}
+
+const endOfPrivateKey = "-----END "
+
+// maxMarks bounds how many private keys or merge conflicts are told apart in
+// one file.
+const maxMarks = 20
+
+// maxKey is how far a private key that does not end is taken to reach, in
+// bytes: a 16384-bit RSA key has about 12,000.
+const maxKey = 16 << 10
+
+// findSecrets reports the private keys in the text and remembers where they
+// are, before anything else could print them.
+func (t *text) findSecrets(r *report) {
+	for at := 0; at < len(t.Content); {
+		from, to := nextPrivateKey(t.Content[at:])
+		if from < 0 {
+			return
+		}
+		start, end := at+from, min(len(t.Content), at+to+maxKey)
+		tail := t.Content[at+to : end]
+		if i := bytes.Index(tail, []byte(endOfPrivateKey)); i >= 0 {
+			tail = tail[:i+len(endOfPrivateKey)]
+		}
+		end = at + to + len(tail)
+		if i := bytes.IndexByte(t.Content[end:], '\n'); i >= 0 {
+			end += i
+		} else {
+			end = len(t.Content)
+		}
+		first := bytes.LastIndexByte(t.Content[:start], '\n') + 1
+		if i := bytes.Index(t.Content[first:start], []byte("-----BEGIN ")); i >= 0 {
+			start = first + i
+		}
+		t.secrets = append(t.secrets, [2]int{first, end})
+		if len(t.secrets) > maxMarks {
+			return
+		}
+		r.secret(t.span(start, start), "put the public key here (the .pub file), and make a new pair: this one may have been seen",
+			"a private key stands here; a fleet file holds no secrets")
+		at = end
+	}
+}
+
+// conflicts reports what a git merge has left for a person to decide.
+func (t *text) conflicts(r *report) bool {
+	found := 0
+	for rest, at := t.Content, 0; ; {
+		start := markerAt(rest, "<<<<<<<")
+		if start < 0 || found == maxMarks {
+			return found > 0
+		}
+		found++
+		ours := label(rest[start:])
+		middle := markerAt(rest[start:], "=======")
+		end := markerAt(rest[start:], ">>>>>>>")
+		where := t.span(at+start, at+start+len("<<<<<<<"))
+		if middle < 0 || end < middle {
+			r.mistake(where, "take the file from git again and merge once more", "a merge conflict whose end is lost")
+			return true
+		}
+		first, between, last := where.Start.Line, t.pos(at+start+middle).Line, t.pos(at+start+end).Line
+		theirs := label(rest[start+end:])
+		r.mistake(where, conflictAdvice(t.Name),
+			"a merge conflict: %s in lines %d to %d, %s in lines %d to %d",
+			ours, first+1, between-1, theirs, between+1, last-1)
+		at += start + end + 1
+		rest = t.Content[at:]
+	}
+}
+
+func conflictAdvice(name string) string {
+	if strings.HasSuffix(name, lockSuffix) {
+		return "keep the node blocks of both sides and the higher generation, then delete the three marker lines"
+	}
+	return "keep what is right of both, then delete the three marker lines"
+}
+
+// lockSuffix ends the name of a lock.
+const lockSuffix = ".lock.hcl"
+
+// markerAt is the offset of the first line that is the conflict marker, or -1.
+func markerAt(b []byte, marker string) int {
+	for at := 0; ; {
+		i := bytes.Index(b[at:], []byte(marker))
+		if i < 0 {
+			return -1
+		}
+		i += at
+		at = i + len(marker)
+		alone := at == len(b) || b[at] == ' ' || b[at] == '\n' || b[at] == '\r'
+		if alone && (i == 0 || b[i-1] == '\n') {
+			return i
+		}
+	}
+}
+
+// label is what git wrote behind a marker: a branch, a commit.
+func label(b []byte) string {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	name := bytes.TrimSpace(line[len("<<<<<<<"):])
+	if len(name) == 0 {
+		return "one side"
+	}
+	return fmt.Sprintf("%q", name)
+}
