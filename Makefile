@@ -1,0 +1,55 @@
+# moggy: make up boots the reference fleet on this machine, make test runs everything.
+# Both install what is missing with apt-get (scripts/needs.sh says what).
+
+FLEET   ?= examples/cats/fleet.hcl
+VERSION ?= 0.1.0-dev
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GO      ?= go
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help up down build binaries test unit lab-test lint fmt fuzz bench deps clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+up: deps build   ## boot the reference fleet in a lab on this machine, apply, show its status
+	scripts/up.sh bin/moggy $(FLEET)
+
+down: build      ## end the lab that "up" left running
+	bin/moggy lab down --file $(FLEET)
+
+build:           ## bin/moggy for this machine
+	$(GOBUILD) -o bin/moggy ./cmd/moggy
+
+binaries: build  ## bin/moggy-linux-amd64 and bin/moggy-linux-arm64, for nodes of either kind
+	GOARCH=amd64 GOOS=linux $(GOBUILD) -o bin/moggy-linux-amd64 ./cmd/moggy
+	GOARCH=arm64 GOOS=linux $(GOBUILD) -o bin/moggy-linux-arm64 ./cmd/moggy
+
+test: deps       ## everything: linters, unit tests with the race detector, the lab
+	scripts/test.sh
+
+unit:            ## the tests that need neither root nor a lab
+	$(GO) test -race -skip '^Test(Lab|Netns)' ./...
+
+lab-test: deps build ## the tests on real machines and in real namespaces; needs root
+	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
+
+lint:            ## the linters, pinned in tools/go.mod
+	$(LINT) run ./...
+
+fmt:             ## format the code
+	$(LINT) fmt ./...
+
+fuzz:            ## every fuzz target for FUZZTIME (10m)
+	scripts/fuzz.sh $(or $(FUZZTIME),10m)
+
+bench:           ## the plan's benchmarks: time, memory, growth
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/plan ./internal/config
+
+deps:            ## install what this machine lacks
+	scripts/needs.sh
+
+clean:
+	rm -rf bin

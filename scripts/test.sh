@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands. Needs root for the lab; where
+# there is none, says what it leaves out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+started=$SECONDS
+part() { printf '\n== %s   (%d s)\n' "$1" $((SECONDS - started)); }
+
+part "build"
+make --no-print-directory build
+part "linters"
+make --no-print-directory lint
+part "unit tests, race detector on"
+go test -race -skip '^Test(Lab|Netns)' ./...
+part "fuzz targets, a few seconds each"
+scripts/fuzz.sh 3s
+if [ "$(id -u)" -eq 0 ]; then
+  part "the lab: real machines"
+  make --no-print-directory lab-test
+else
+  part "left out: the lab's tests, which need root"
+fi
+part "all passed"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# From nothing to a running fleet: boots the fleet's machines in a lab, applies
+# the file over ssh, lets the machines that nobody can reach join by token, and
+# shows the status. Everything but the first step is what an owner would type.
+#   up.sh MOGGY FLEET.HCL
+set -euo pipefail
+moggy=$(realpath "$1") fleet=$(realpath "$2")
+[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PATH "$0" "$@"
+
+# The lock belongs to the machines; the lab's are not the example's, so a copy
+# of the file is applied and the example stays as it is.
+name=$(basename "$(dirname "$fleet")")
+work=${MOGGY_UP_DIR:-/var/tmp/moggy-up-$name}
+mkdir -p "$work"
+cp "$fleet" "$work/fleet.hcl"
+cd "$work"
+
+started=$SECONDS
+part() { printf '\n== %s   (%d s)\n' "$1" $((SECONDS - started)); }
+operator() { "$moggy" lab run -- "$moggy" "$@"; }
+
+part "booting the machines"
+"$moggy" lab up
+
+part "applying fleet.hcl to those that can be reached"
+operator apply --yes --accept-new
+
+for node in $(operator status --json | sed -n '/"name":/{s/.*: "//;s/".*//;h};/"state": "absent"/{x;p}'); do
+  part "$node: nobody can reach it, so it joins by token, at its own keyboard"
+  "$moggy" lab copy "$moggy" "$node:/root/moggy"
+  operator token "$node" | "$moggy" lab exec "$node" -- /root/moggy join --yes -
+done
+
+part "applying fleet.hcl to all"
+operator apply --yes
+
+part "status"
+operator status
+printf '\nup in %d s. In %s, as the operator in the lab'"'"'s internet: moggy lab run. End it: moggy lab down\n' $((SECONDS - started)) "$work"
