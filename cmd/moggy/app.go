@@ -41,7 +41,7 @@ func newRootCommand(a *app) *cobra.Command {
 	flags.StringArrayVarP(&a.files, "file", "f", []string{"fleet.hcl"}, "the fleet's `file`; give it again for more than one")
 	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
 	flags.BoolVar(&a.noLive, "plain", false, "plain lines instead of a live screen")
-	root.AddCommand(newLabCommand(a))
+	root.AddCommand(newInitCommand(a), newCheckCommand(a), newFmtCommand(a), newLabCommand(a))
 	return root
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -113,4 +114,14 @@ func authorizedKey(s string) (key, why, suggestion string) {
 		key += " " + comment
 	}
 	return key, "", ""
+}
+
+// AuthorizedKey reads a public key that may be an operator's: the one line of
+// a .pub file. The error says what is wrong with it, and never repeats it.
+func AuthorizedKey(line string) (string, error) {
+	key, why, _ := authorizedKey(line)
+	if why != "" {
+		return "", errors.New(why)
+	}
+	return key, nil
 }

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/moggyfleet/moggy/internal/config"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+// loadFleet reads the fleet from its files. Mistakes and warnings go to
+// stderr; with a mistake there is no fleet, and the error is an exit code.
+func (a *app) loadFleet() (*fleet.Fleet, error) {
+	sources, err := a.readSources()
+	if err != nil {
+		return nil, err
+	}
+	f, diags := config.Parse(sources)
+	return f, a.tell(diags)
+}
+
+// loadLock reads the lock that stands beside the fleet's first file. Where
+// there is none yet, it is a new one.
+func (a *app) loadLock(f *fleet.Fleet) (*config.LockFile, error) {
+	l, diags, err := a.readLock()
+	if err != nil {
+		return nil, err
+	}
+	if l != nil {
+		diags = append(diags, l.Check(f)...)
+	}
+	return l, a.tell(diags)
+}
+
+// readLock is loadLock before anything is said about it. The lock is nil
+// where it has mistakes.
+func (a *app) readLock() (*config.LockFile, config.Diagnostics, error) {
+	name := lockName(a.files[0])
+	content, err := readFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config.NewLock(name), nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	l, diags := config.ParseLock(config.Source{Name: name, Content: content})
+	return l, diags, nil
+}
+
+// saveLock writes the lock beside the fleet's first file. A reader, and a
+// machine that loses power, has the old text or the new one, whole.
+func (a *app) saveLock(l *config.LockFile, lock *fleet.Lock) error {
+	before := l.Text()
+	now, err := readFile(l.Name())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if !bytes.Equal(before, now) {
+		return hint.New(l.Name()+": somebody else has changed it meanwhile", "look at it (git diff %s), then run this again", l.Name())
+	}
+	text, err := l.Update(lock)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(before, text) {
+		return nil
+	}
+	return replaceFile(l.Name(), text)
+}
+
+// tell prints diagnostics, and gives the exit code where one is a mistake.
+func (a *app) tell(diags config.Diagnostics) error {
+	if err := diags.Write(a.stderr, a.palette(a.stderr)); err != nil {
+		return err
+	}
+	if diags.Mistakes() > 0 {
+		return exitCode(1)
+	}
+	return nil
+}
+
+// lockName is the lock's name beside a fleet's file: fleet.hcl has
+// fleet.lock.hcl.
+func lockName(file string) string { return strings.TrimSuffix(file, ".hcl") + ".lock.hcl" }
+
+// readSources reads the fleet's files, each once.
+func (a *app) readSources() ([]config.Source, error) {
+	var out []config.Source
+	var seen []fs.FileInfo
+	for _, name := range a.files {
+		content, err := readFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, hint.Wrap(err, "moggy init writes one to start from; -f FILE names another")
+		}
+		if err != nil {
+			return nil, err
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, err
+		}
+		for i, other := range seen {
+			if os.SameFile(info, other) {
+				return nil, hint.New(fmt.Sprintf("%s: the same file as %s", name, out[i].Name), "name each file once with -f")
+			}
+		}
+		seen = append(seen, info)
+		out = append(out, config.Source{Name: name, Content: content})
+	}
+	return out, nil
+}
+
+// readFile reads a file that a person wrote: nothing but a regular file, and
+// no more than a fleet may have.
+func readFile(name string) ([]byte, error) {
+	info, err := os.Stat(name) // before opening: that would wait at a pipe
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: %w", name, errNoFile)
+	case err != nil:
+		return nil, plainPathError(name, err)
+	case info.IsDir():
+		return nil, hint.New(name+": a directory, not a file", "-f %s", filepath.Join(name, "fleet.hcl"))
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: not a regular file", name)
+	case info.Size() > config.MaxSize:
+		return nil, tooLarge(name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, plainPathError(name, err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, config.MaxSize+1))
+	if err != nil {
+		return nil, plainPathError(name, err)
+	}
+	if len(content) > config.MaxSize { // it grew, or its size was not told
+		return nil, tooLarge(name)
+	}
+	return content, nil
+}
+
+// errNoFile reads better than the system's own words, and is fs.ErrNotExist.
+var errNoFile = noFile{}
+
+type noFile struct{}
+
+func (noFile) Error() string        { return "there is no such file" }
+func (noFile) Is(target error) bool { return target == fs.ErrNotExist }
+
+func tooLarge(name string) error {
+	return hint.New(fmt.Sprintf("%s: larger than %d MB: this is no fleet file", name, config.MaxSize>>20), "-f FILE names another")
+}
+
+// plainPathError names the file once and the cause, not the system call.
+func plainPathError(name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// replaceFile puts content in the place of a file, or of none, so that power
+// may fail at any moment: what is on disk afterwards is whole. A link to the
+// file stays one.
+func replaceFile(name string, content []byte) error {
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	err := renameio.WriteFile(name, content, 0o644, renameio.WithExistingPermissions(), renameio.WithTempDir(filepath.Dir(name)))
+	if err != nil {
+		return plainPathError(name, err)
+	}
+	dir, err := os.Open(filepath.Dir(name)) // the rename itself is in the directory
+	if err != nil {
+		return plainPathError(name, err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return plainPathError(name, err)
+	}
+	return nil
+}

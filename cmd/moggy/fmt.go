@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moggyfleet/moggy/internal/config"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+func newFmtCommand(a *app) *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "fmt [FILE... | -]",
+		Short: "Indent and align the fleet's file",
+		Long: `Fmt gives files the one form that HCL is written in: two spaces for each
+level, equals signs under each other. Only blanks change. It prints the names of
+the files it changed, and leaves a file with syntax mistakes alone.
+
+Without a name it takes the fleet's file. With - it reads stdin and writes
+stdout, for an editor.
+
+Exit codes: 0 done, 1 a mistake, or with --check a file that is not in form.`,
+		Example: `  moggy fmt
+  moggy fmt --check *.hcl      # in CI: list what is not in form
+  moggy fmt - <fleet.hcl       # from an editor`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 && args[0] == "-" {
+				return a.formatStdin(check)
+			}
+			if len(args) == 0 {
+				args = a.files
+			}
+			return a.format(args, check)
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "change nothing; list the files that are not in form, and fail if there is one")
+	return cmd
+}
+
+// format formats files, each as far as it can be: one with mistakes does not
+// keep the others from it.
+func (a *app) format(names []string, check bool) error {
+	changed := []string{}
+	var diags config.Diagnostics
+	for _, name := range names {
+		content, err := readFile(name)
+		if err != nil {
+			return err
+		}
+		text, found := config.Format(config.Source{Name: name, Content: content})
+		diags = append(diags, found...)
+		if found.Mistakes() > 0 || bytes.Equal(text, content) {
+			continue
+		}
+		changed = append(changed, name)
+		if check {
+			continue
+		}
+		if err := replaceFile(name, text); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		if err := a.printJSON(map[string]any{"version": 1, "changed": changed}); err != nil {
+			return err
+		}
+	} else {
+		for _, name := range changed {
+			if _, err := fmt.Fprintln(a.stdout, name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := a.tell(diags); err != nil {
+		return err
+	}
+	if check && len(changed) > 0 {
+		return exitCode(1)
+	}
+	return nil
+}
+
+func (a *app) formatStdin(check bool) error {
+	content, err := io.ReadAll(io.LimitReader(a.stdin, config.MaxSize+1))
+	if err != nil {
+		return hint.Wrap(err, "give the text on stdin: moggy fmt - <FILE")
+	}
+	text, diags := config.Format(config.Source{Name: "stdin", Content: content})
+	if err := a.tell(diags); err != nil {
+		return err
+	}
+	if check {
+		if !bytes.Equal(text, content) {
+			return exitCode(1)
+		}
+		return nil
+	}
+	_, err = a.stdout.Write(text)
+	return err
+}
