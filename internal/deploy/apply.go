@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -153,12 +154,12 @@ func (d *Deployment) activate(ctx context.Context, n plan.NodePlan) error {
 	defer stop()
 	number := strconv.Itoa(n.To)
 	d.Progress.Step(string(n.Node), "activating generation "+number)
-	_, err := d.at(n).follow(ctx, d.tell(n.Node), "activate", number)
+	err := d.at(n).follow(ctx, d.tell(n.Node), "activate", number)
 	until := time.Now().Add(reattach)
 	for lost(err) && ctx.Err() == nil && time.Now().Before(until) {
 		d.Progress.Step(string(n.Node), "connection lost, looking for it again")
 		pause(ctx, time.Second)
-		_, err = d.at(n).follow(ctx, d.tell(n.Node), "wait", number)
+		err = d.at(n).follow(ctx, d.tell(n.Node), "wait", number)
 	}
 	return err
 }
@@ -207,14 +208,14 @@ func (f Failed) Error() string {
 		names = append(names, n)
 	}
 	slices.Sort(names)
-	var out string
+	var out strings.Builder
 	for i, n := range names {
 		if i > 0 {
-			out += "\n"
+			out.WriteString("\n")
 		}
-		out += fmt.Sprintf("%s: %v", n, f[n])
+		out.WriteString(fmt.Sprintf("%s: %v", n, f[n]))
 	}
-	return out
+	return out.String()
 }
 
 // Unwrap gives the reasons, for their hints.

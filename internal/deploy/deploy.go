@@ -142,54 +142,63 @@ func (d *Deployment) target(n fleet.NodeName) target {
 
 // Plan makes the plan from what was observed, fetching what the diffs need.
 func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Observation) (*plan.Plan, error) {
-	p, err := d.compute(seen)
+	p, err := d.compute(seen, nil)
 	if err != nil {
 		return nil, err
 	}
-	if !d.fetch(ctx, p, seen) {
+	contents := d.fetch(ctx, p)
+	if len(contents) == 0 {
 		return p, nil
 	}
-	return d.compute(seen)
+	return d.compute(seen, contents)
 }
 
-func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation) (*plan.Plan, error) {
+func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation, contents map[fleet.Digest]string) (*plan.Plan, error) {
 	lock := d.Lock()
 	return plan.Compute(plan.Input{
-		Fleet: d.Fleet, Lock: lock, Observed: seen, Parts: Parts(d.Fleet, lock, d.Binaries),
+		Fleet: d.Fleet, Lock: lock, Observed: seen, Contents: contents, Parts: Parts(d.Fleet, lock, d.Binaries),
 	})
 }
 
-// fetch brings the content of files that the plan changes and that it has not
-// seen; it says whether there is more to see now. A node that does not answer
-// leaves its diffs out.
-func (d *Deployment) fetch(ctx context.Context, p *plan.Plan, seen map[fleet.NodeName]plan.Observation) bool {
+// fetch brings the content of files that the plan changes, each from one of
+// the nodes that hold it. A node that does not answer leaves its diffs out.
+func (d *Deployment) fetch(ctx context.Context, p *plan.Plan) map[fleet.Digest]string {
 	ctx, stop := context.WithTimeout(ctx, observeTimeout)
 	defer stop()
+	contents := make(map[fleet.Digest]string)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	more := false
-	for _, n := range p.Nodes {
-		var paths []string
-		for _, f := range n.Files {
-			if f.Unseen() {
-				paths = append(paths, f.Path)
-			}
-		}
-		if len(paths) == 0 {
-			continue
-		}
+	for node, paths := range holders(p) {
 		wg.Go(func() {
-			o, err := d.target(n.Node).observe(ctx, paths...)
+			o, err := d.target(node).observe(ctx, paths...)
+			if err != nil {
+				return
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil {
-				seen[n.Node] = plan.Observation{Seen: o, Contents: o.Contents}
-				more = true
+			for _, c := range o.Contents {
+				contents[fleet.DigestOf([]byte(c))] = c
 			}
 		})
 	}
 	wg.Wait()
-	return more
+	return contents
+}
+
+// holders says whom to ask for which files so that each content is brought
+// once.
+func holders(p *plan.Plan) map[fleet.NodeName][]string {
+	asked := make(map[fleet.Digest]bool)
+	out := make(map[fleet.NodeName][]string)
+	for _, n := range p.Nodes {
+		for _, f := range n.Files {
+			if f.Unseen() && !asked[f.Before] {
+				asked[f.Before] = true
+				out[n.Node] = append(out[n.Node], f.Path)
+			}
+		}
+	}
+	return out
 }
 
 // Failed are the nodes where an apply stopped, each with its reason.

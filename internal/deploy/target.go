@@ -151,7 +151,7 @@ func measure(digests []fleet.Digest, open func(fleet.Digest) (io.ReadCloser, int
 		if err != nil {
 			return nil, 0, err
 		}
-		rc.Close() //nolint:errcheck // read only
+		rc.Close()
 		blobs = append(blobs, protocol.Blob{Digest: d, Size: n})
 		total += n
 	}
@@ -165,7 +165,7 @@ func (t target) packages(ctx context.Context, names []string) (protocol.Packages
 // follow runs an activation and hands on its events until it ends. An error
 // that is no *nodeError means that the connection was lost: the activation
 // goes on without us.
-func (t target) follow(ctx context.Context, tell func(string), args ...string) (protocol.Outcome, error) {
+func (t target) follow(ctx context.Context, tell func(string), args ...string) error {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
@@ -191,12 +191,12 @@ func (t target) follow(ctx context.Context, tell func(string), args ...string) (
 		if err = said(err); err == nil {
 			err = errNoOutcome
 		}
-		return protocol.Outcome{}, err
+		return err
 	}
 	if end.Error != "" {
-		return *end, &nodeError{hinted(end.Error, end.Hints)}
+		return &nodeError{hinted(end.Error, end.Hints)}
 	}
-	return *end, nil
+	return nil
 }
 
 var errNoOutcome = errors.New("the node did not say how it ended")

@@ -19,7 +19,7 @@ type Observed struct {
 	HostKeys []string        `json:"host_keys,omitempty"` // SSH host keys, authorized_keys format
 	Mesh     *MeshStatus     `json:"mesh,omitempty"`      // nil when the agent does not answer
 	Missing  []string        `json:"missing,omitempty"`   // packages of Manifest that are not installed
-	Kept     []int           `json:"kept,omitempty"`      // generations still on disk, ascending
+	Kept     []int             `json:"kept,omitempty"` // generations still on disk, ascending
 	// Activation is one that has begun and has not ended: somebody is at it, or
 	// it was killed and the next apply must finish it.
 	Activation *Activation `json:"activation,omitempty"`
@@ -72,7 +72,8 @@ const (
 	DriftMode    DriftKind = "mode"
 )
 
-// Drift is one managed file changed by hand.
+// Drift is one managed file changed by hand, or a link that enables a unit of
+// ours at boot.
 type Drift struct {
 	Path string    `json:"path"`
 	Kind DriftKind `json:"kind"`
@@ -87,7 +88,4 @@ type UnitState struct {
 	Sub      string    `json:"sub"`    // SubState
 	Restarts int       `json:"restarts"`
 	Since    time.Time `json:"since,omitzero"`
-	// Disabled units are ours, and would not start at the next boot although
-	// their unit file says so.
-	Disabled bool `json:"disabled,omitempty"`
 }

@@ -26,6 +26,8 @@ type FileChange struct {
 	Path  string `json:"path"`
 	Op    Op     `json:"op"`
 	Drift bool   `json:"drift,omitempty"` // changed by hand since moggy wrote it
+	// Before is the digest that the generation in force has; "" for a new file.
+	Before fleet.Digest `json:"-"`
 	// Diff is unified and without its two header lines: "" where Note says why.
 	Diff string `json:"diff,omitempty"`
 	Note string `json:"note,omitempty"`
@@ -40,15 +42,24 @@ const (
 
 // diffCache holds the diffs made so far: the same change on a thousand nodes
 // is computed once.
-type diffCache map[[2]fleet.Digest]string
+type diffCache struct {
+	contents map[fleet.Digest]string
+	made     map[[2]fleet.Digest]string
+}
 
-func (c diffCache) unified(before, after string) string {
-	key := [2]fleet.Digest{fleet.DigestOf([]byte(before)), fleet.DigestOf([]byte(after))}
-	if d, ok := c[key]; ok {
-		return d
+// between is the difference that leads from old to f; false where nobody knows
+// old's content.
+func (c diffCache) between(old fleet.Digest, f fleet.File) (string, bool) {
+	key := [2]fleet.Digest{old, f.Digest}
+	if d, ok := c.made[key]; ok {
+		return d, true
 	}
-	c[key] = unified(before, after)
-	return c[key]
+	before, ok := c.contents[old]
+	if !ok {
+		return "", false
+	}
+	c.made[key] = unified(before, string(f.Content))
+	return c.made[key], true
 }
 
 // unified is the difference without the header lines that name the files.
@@ -69,44 +80,66 @@ func fileChanges(seen fleet.Manifest, want []fleet.File, o Observation, diffs di
 	for _, f := range seen.Files {
 		before[f.Path] = f
 	}
-	drifted := make(map[string]bool, len(o.Seen.Drift))
+	drifted := make(map[string]fleet.Drift, len(o.Seen.Drift))
 	for _, d := range o.Seen.Drift {
-		drifted[d.Path] = true
+		drifted[d.Path] = d
 	}
 	for _, f := range want {
 		old, had := before[f.Path]
 		delete(before, f.Path)
-		if had && old.Digest == f.Digest && old.Mode == f.Mode && !drifted[f.Path] {
+		drift, byHand := drifted[f.Path]
+		if had && old.Digest == f.Digest && old.Mode == f.Mode && !byHand {
 			continue
 		}
-		c := FileChange{Path: f.Path, Op: OpChange, Drift: drifted[f.Path]}
-		if !had {
+		c := FileChange{Path: f.Path, Op: OpChange, Drift: byHand, Before: old.Digest}
+		switch {
+		case !had:
 			c.Op = OpAdd
+		case byHand:
+			c.restore(drift, f)
+		default:
+			c.describe(f, diffs)
 		}
-		c.Diff, c.Note = describe(f, had, o.Contents, diffs)
 		out = append(out, c)
 	}
 	for path := range before {
-		out = append(out, FileChange{Path: path, Op: OpRemove, Drift: drifted[path]})
+		_, byHand := drifted[path]
+		out = append(out, FileChange{Path: path, Op: OpRemove, Drift: byHand})
 	}
 	slices.SortFunc(out, func(a, b FileChange) int { return strings.Compare(a.Path, b.Path) })
 	return out
 }
 
-// describe is the diff that leads to f, or why there is none.
-func describe(f fleet.File, had bool, contents map[string]string, diffs diffCache) (diff, note string) {
-	before, fetched := contents[f.Path]
+// describe fills in the difference from the generation before, or why there
+// is none to show.
+func (c *FileChange) describe(f fleet.File, diffs diffCache) {
 	switch {
 	case f.Secret:
-		return "", noteSecret
+		c.Note = noteSecret
 	case !text(f.Content):
-		return "", noteBinary
-	case !had && !fetched:
-		return "", ""
-	case !fetched:
-		return "", noteUnseen
+		c.Note = noteBinary
+	default:
+		var known bool
+		if c.Diff, known = diffs.between(c.Before, f); !known {
+			c.Note = noteUnseen
+		}
 	}
-	return diffs.unified(before, string(f.Content)), ""
+}
+
+// restore fills in the difference from what somebody made of the file.
+func (c *FileChange) restore(d fleet.Drift, f fleet.File) {
+	switch {
+	case d.Kind == fleet.DriftMissing:
+		c.Op = OpAdd
+	case d.Kind == fleet.DriftMode:
+		c.Note = "mode"
+	case f.Secret:
+		c.Note = noteSecret
+	case d.Content == "" || !text(f.Content):
+		c.Note = noteBinary
+	default:
+		c.Diff = unified(d.Content, string(f.Content))
+	}
 }
 
 func text(b []byte) bool {
@@ -122,19 +155,7 @@ func driftChanges(drift []fleet.Drift, want []fleet.File) []FileChange {
 	var out []FileChange
 	for _, d := range drift {
 		c := FileChange{Path: d.Path, Op: OpChange, Drift: true}
-		f := files[d.Path]
-		switch {
-		case d.Kind == fleet.DriftMissing:
-			c.Op = OpAdd
-		case d.Kind == fleet.DriftMode:
-			c.Note = "mode"
-		case f.Secret:
-			c.Note = noteSecret
-		case d.Content == "" || !text(f.Content):
-			c.Note = noteBinary
-		default:
-			c.Diff = unified(d.Content, string(f.Content))
-		}
+		c.restore(d, files[d.Path])
 		out = append(out, c)
 	}
 	return out

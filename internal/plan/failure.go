@@ -51,15 +51,16 @@ func Analyse(f *fleet.Fleet) Report {
 	r := Report{Today: a.stops(LossNode, nil)}
 	groups := make(map[string]int)
 	add := func(kind LossKind, lost []string, stops []Stop) {
-		key := string(kind)
+		var key strings.Builder
+		key.WriteString(string(kind))
 		for _, s := range stops {
-			key += "\x00" + s.What + "\x00" + s.Fix
+			key.WriteString("\x00" + s.What + "\x00" + s.Fix)
 		}
-		if i, ok := groups[key]; ok {
+		if i, ok := groups[key.String()]; ok {
 			r.Failures[i].Lost = append(r.Failures[i].Lost, lost...)
 			return
 		}
-		groups[key] = len(r.Failures)
+		groups[key.String()] = len(r.Failures)
 		r.Failures = append(r.Failures, Failure{kind, lost, stops})
 	}
 	for _, n := range a.members {

@@ -22,9 +22,6 @@ type Observation struct {
 	Seen *fleet.Observed // nil where the node has no agent of ours yet, or did not answer
 	// Problem says why a node that should have answered did not.
 	Problem string
-	// Contents are managed files as they are on the node, by path: those that
-	// differ from what is wanted, where they are text and no secret.
-	Contents map[string]string
 }
 
 // Input is all a plan is made from.
@@ -33,6 +30,9 @@ type Input struct {
 	Lock  *fleet.Lock // addresses allocated
 	// Observed has an entry for every node that was asked.
 	Observed map[fleet.NodeName]Observation
+	// Contents are files of generations in force, for their differences: text,
+	// and no secret. Nodes that hold the same share an entry.
+	Contents map[fleet.Digest]string
 	// Parts are what the engines want of each node.
 	Parts map[fleet.NodeName][]fleet.Part
 }
@@ -130,7 +130,7 @@ func Compute(in Input) (*Plan, error) {
 	for _, l := range in.Lock.Nodes {
 		locks[l.Name] = l
 	}
-	diffs := make(diffCache)
+	diffs := diffCache{in.Contents, make(map[[2]fleet.Digest]string)}
 	for _, n := range in.Fleet.Nodes {
 		np, err := nodePlan(n, locks[n.Name], in, p.Next, diffs)
 		if err != nil {

@@ -129,8 +129,7 @@ func (c *Client) Run(ctx context.Context, node fleet.NodeName, cmd Command) erro
 		return err
 	}
 	err = c.exec(ctx, r, cmd)
-	var lost *connectionError
-	if errors.As(err, &lost) {
+	if _, ok := errors.AsType[*connectionError](err); ok {
 		c.forget(node)
 	}
 	return err
