@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff"
 
@@ -142,8 +141,10 @@ func (c *FileChange) restore(d fleet.Drift, f fleet.File) {
 	}
 }
 
+// text guesses as git does (buffer_is_binary): no NUL among the first bytes.
 func text(b []byte) bool {
-	return b != nil && utf8.Valid(b) && !bytes.ContainsRune(b, 0)
+	const looked = 8000
+	return b != nil && !bytes.Contains(b[:min(len(b), looked)], []byte{0})
 }
 
 // driftChanges are the files changed by hand, as an apply would restore them.
