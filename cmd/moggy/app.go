@@ -41,7 +41,22 @@ func newRootCommand(a *app) *cobra.Command {
 	flags.StringArrayVarP(&a.files, "file", "f", []string{"fleet.hcl"}, "the fleet's `file`; give it again for more than one")
 	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
 	flags.BoolVar(&a.noLive, "plain", false, "plain lines instead of a live screen")
-	root.AddCommand(newInitCommand(a), newCheckCommand(a), newFmtCommand(a), newLabCommand(a))
+	groups := []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"The file:", []*cobra.Command{newInitCommand(a), newCheckCommand(a), newFmtCommand(a)}},
+		{"The fleet:", []*cobra.Command{newPlanCommand(a), newApplyCommand(a), newStatusCommand(a), newSSHCommand(a)}},
+		{"To rehearse:", []*cobra.Command{newLabCommand(a)}},
+	}
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newVersionCommand(a))
 	return root
 }
 
