@@ -26,12 +26,12 @@ func floors() [][]string {
 		{
 			"internal/config", "internal/plan", "internal/status",
 			"internal/engine/agent", "internal/engine/operators",
-			"internal/mesh/path", "internal/lab/topology",
+			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
 		{"internal/mesh/sim"},
 		// 2 adapters: they touch the world
 		{
-			"internal/mesh/link", "internal/mesh/relay",
+			"internal/mesh/link",
 			"internal/deploy/node", "internal/deploy/ssh",
 			"internal/lab/space", "internal/lab/rootfs",
 		},

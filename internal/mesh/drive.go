@@ -1,0 +1,238 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/mesh/link"
+	"github.com/moggyfleet/moggy/internal/mesh/path"
+	"github.com/moggyfleet/moggy/internal/mesh/relay"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// lookEvery is how often traffic is looked at while it flows: often enough for
+// path.Suspect to mean something.
+const lookEvery = 40 * time.Millisecond
+
+// sessionFor is how long WireGuard's sessions last (its RejectAfterTime).
+const sessionFor = 180 * time.Second
+
+// drive gives the engine time and traffic until ctx is done.
+func (a *Agent) drive(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	alive := time.NewTicker(orForever(a.opt.Watchdog))
+	defer alive.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case done := <-a.reload:
+			done <- a.reloadNow()
+			continue
+		case <-alive.C:
+			a.opt.Notify("WATCHDOG=1")
+			continue
+		case <-a.wake:
+		case <-timer.C:
+		}
+		now := time.Now()
+		timer.Reset(a.step(now).Sub(now))
+		a.restartPeers()
+	}
+}
+
+func orForever(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 365 * 24 * time.Hour
+	}
+	return d
+}
+
+func (a *Agent) reloadNow() error {
+	conf, err := a.load()
+	if err != nil {
+		a.log.Error("configuration not taken over", fieldError, err)
+		return err
+	}
+	if conf.Port != a.conf.Port {
+		a.log.Warn("another port needs a restart", fieldPort, conf.Port)
+	}
+	if err := a.apply(conf); err != nil {
+		a.log.Error("configuration not taken over", fieldError, err)
+		return err
+	}
+	a.log.Info("configuration reloaded", fieldPeers, len(conf.Nodes)-1)
+	return nil
+}
+
+// step advances the engine, and returns when to do so next.
+func (a *Agent) step(now time.Time) time.Time {
+	a.sendingMu.Lock()
+	started := a.sending
+	a.sending = make(map[wire.ID]time.Time)
+	a.sendingMu.Unlock()
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, at := range started {
+		a.engine.Traffic(now, id, at, time.Time{})
+	}
+	soon := false
+	for id, flowing := range a.engine.Awake(now) {
+		c := a.bind.Counters(id)
+		a.engine.Traffic(now, id, c.LastTx, c.LastRx)
+		if !flowing && started[id].IsZero() {
+			a.bind.Quiet(id)
+		}
+		soon = soon || flowing
+	}
+	next := a.engine.Advance(now)
+	a.carryOutLocked(now)
+	for id := range started {
+		if _, awake := a.engine.Awake(now)[id]; !awake {
+			a.bind.Quiet(id)
+		}
+	}
+	if soon && next.Sub(now) > lookEvery {
+		next = now.Add(lookEvery)
+	}
+	return next
+}
+
+func (a *Agent) poke() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Sending implements link.Control.
+func (a *Agent) Sending(id wire.ID) {
+	a.sendingMu.Lock()
+	a.sending[id] = time.Now()
+	a.sendingMu.Unlock()
+	a.poke()
+}
+
+// Frame implements link.Control.
+func (a *Agent) Frame(b []byte, from path.Source) {
+	now := time.Now()
+	switch wire.Classify(b) {
+	case wire.Ping, wire.Pong, wire.Call, wire.Notice:
+	default:
+		return
+	}
+	a.mu.Lock()
+	ring := a.ring
+	a.mu.Unlock()
+	m, err := ring.Open(b)
+	if err != nil {
+		return // strangers get silence
+	}
+	a.mu.Lock()
+	a.engine.Receive(now, from, m)
+	a.carryOutLocked(now)
+	a.mu.Unlock()
+	a.poke()
+}
+
+// Relay implements link.Control.
+func (a *Agent) Relay(v relay.Verdict, f wire.Frame, from path.Source) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch v {
+	case relay.Unknown:
+		a.engine.Meet(now, f.From, from)
+	case relay.Unreachable:
+		a.engine.Refuse(now, f.From, f.To)
+	}
+	a.carryOutLocked(now)
+}
+
+// carryOutLocked does what the engine decided. What cannot be sent is the same
+// to the engine as what is lost.
+func (a *Agent) carryOutLocked(now time.Time) {
+	for d := range a.engine.Decisions() {
+		switch d := d.(type) {
+		case path.Send:
+			if frame := a.sealLocked(d); frame != nil {
+				a.sendLocked(now, d, frame)
+			}
+		case path.Use:
+			a.bind.Use(d, now)
+			a.logUseLocked(d)
+		case path.Line:
+			a.bind.Line(d)
+		case path.Egress:
+			a.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr, Local: d.Local})
+		case path.Epoch:
+			a.relay.SetEpoch(d.Peer, d.Epoch)
+		case path.Restarted:
+			a.restarts = append(a.restarts, d.Peer)
+		}
+	}
+}
+
+func (a *Agent) sendLocked(now time.Time, d path.Send, frame []byte) {
+	err := a.bind.SendFrame(d.Peer, d.Route, d.Local, frame)
+	if err != nil && link.Refused(err) && d.Route.Direct() {
+		a.engine.Failed(now, d.Peer, d.Route)
+	}
+}
+
+func (a *Agent) sealLocked(d path.Send) []byte {
+	pair, ok := a.ring.Pair(d.Peer)
+	if !ok {
+		return nil
+	}
+	switch m := d.Message.(type) {
+	case wire.Probe:
+		return pair.SealProbe(make([]byte, 0, max(int(m.Size), wire.ProbeSize)), m)
+	case wire.Note:
+		return pair.SealNote(nil, m)
+	case wire.CallMe:
+		frame, err := pair.SealCall(nil, m, rand.Reader)
+		if err != nil {
+			return nil
+		}
+		return frame
+	}
+	return nil
+}
+
+// logUseLocked writes one line for each change of path.
+func (a *Agent) logUseLocked(u path.Use) {
+	if a.logged[u.Peer] == u.Route {
+		return
+	}
+	a.logged[u.Peer] = u.Route
+	attrs := []any{fieldPeer, a.nodes[u.Peer].Name, fieldPath, u.Route.Kind(), fieldWhy, u.Why}
+	if via, relayed := a.nodes[u.Route.Hub]; relayed {
+		attrs = append(attrs, fieldVia, via.Name)
+	}
+	a.log.Info("path", attrs...)
+}
+
+// restartPeers gives peers whose agent restarted a new session.
+func (a *Agent) restartPeers() {
+	a.mu.Lock()
+	ids := a.restarts
+	a.restarts = nil
+	nodes := a.nodes
+	a.mu.Unlock()
+	for _, id := range ids {
+		n, ok := nodes[id]
+		if !ok {
+			continue
+		}
+		c := a.bind.Counters(id)
+		used := time.Since(c.LastTx) < sessionFor || time.Since(c.LastRx) < sessionFor
+		if err := a.dev.Restart(n.Key, used); err != nil {
+			a.log.Warn("no new session", fieldPeer, n.Name, fieldError, err)
+		}
+		a.log.Info("peer restarted", fieldPeer, n.Name)
+	}
+}

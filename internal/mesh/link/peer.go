@@ -1,0 +1,156 @@
+package link
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"github.com/moggyfleet/moggy/internal/mesh/path"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// peer is a node of the fleet as WireGuard sees it: a virtual endpoint, behind
+// which packets travel by whatever route is in use. The device keeps the
+// pointer for as long as it has the peer.
+type peer struct {
+	bind *Bind
+	id   wire.ID
+	pair *wire.Pair
+
+	use     atomic.Pointer[path.Use]
+	line    atomic.Pointer[path.Line] // of a hub
+	counter atomic.Uint64             // of our Forwards to it, a hub
+
+	lastTx, lastRx   atomic.Int64  // Unix nanoseconds; Rx by the primary only
+	txBytes, rxBytes atomic.Uint64 // of WireGuard's messages, by any route
+	quiet            atomic.Bool   // the next data sent shall be announced
+
+	mu      sync.Mutex // of what follows
+	pending []byte     // the last handshake initiation
+	pendAt  time.Time
+}
+
+var _ conn.Endpoint = (*peer)(nil)
+
+func newPeer(b *Bind, pair *wire.Pair) *peer {
+	p := &peer{bind: b, id: pair.Peer, pair: pair}
+	p.use.Store(&path.Use{})
+	p.line.Store(&path.Line{})
+	p.quiet.Store(true)
+	return p
+}
+
+// endpointPrefix starts the text that ParseEndpoint takes for a peer.
+const endpointPrefix = "moggy:"
+
+// endpointOf is what the device is told, for ParseEndpoint to find the peer.
+func endpointOf(id wire.ID) string { return endpointPrefix + id.String() }
+
+func parseID(s string) (id wire.ID, ok bool) {
+	text, ok := strings.CutPrefix(s, endpointPrefix)
+	if !ok || len(text) != hex.EncodedLen(len(id)) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(text))
+	return id, err == nil
+}
+
+// underlay is where packets go at this moment: the peer itself, or the hub
+// before it. Where there is no way it is 0.0.0.0 with our port, because wg(8)
+// must be able to print it.
+func (p *peer) underlay() netip.AddrPort {
+	r := p.use.Load().Route
+	if r.Direct() {
+		return r.Addr
+	}
+	if hub := p.bind.peer(r.Hub); hub != nil {
+		if line := hub.line.Load(); line.Addr.IsValid() {
+			return line.Addr
+		}
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), max(p.bind.port, 1))
+}
+
+// ClearSrc does nothing: the path engine decides on source addresses.
+func (p *peer) ClearSrc() {}
+
+// SrcToString returns "": there is no one source.
+func (p *peer) SrcToString() string { return "" }
+
+// SrcIP returns the invalid address: there is no one source.
+func (p *peer) SrcIP() netip.Addr { return netip.Addr{} }
+
+// DstToString is the current underlay address, as ip:port, for `wg show`.
+func (p *peer) DstToString() string { return p.underlay().String() }
+
+// DstIP is the current underlay address; WireGuard limits handshakes by it.
+func (p *peer) DstIP() netip.Addr { return p.underlay().Addr() }
+
+// DstToBytes is the current underlay address; WireGuard binds cookies to it.
+func (p *peer) DstToBytes() []byte { return addrBytes(p.underlay()) }
+
+// remember keeps a handshake initiation, so that it can be sent again when the
+// route it took turns out to be dead: WireGuard itself waits 5 s. The receiver
+// drops the second copy, should both arrive: its timestamp is not newer.
+func (p *peer) remember(b []byte, now time.Time) {
+	p.mu.Lock()
+	p.pending, p.pendAt = append(p.pending[:0], b...), now
+	p.mu.Unlock()
+}
+
+// resendFor is how long an initiation is worth sending again: as long as
+// WireGuard itself waits for an answer (RekeyTimeout).
+const resendFor = 5 * time.Second
+
+// takePending returns an initiation that may still lack an answer.
+func (p *peer) takePending(now time.Time) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pending) == 0 || now.Sub(p.pendAt) > resendFor {
+		return nil
+	}
+	b := p.pending
+	p.pending = nil
+	return b
+}
+
+// answered forgets the initiation: the session stands.
+func (p *peer) answered() {
+	p.mu.Lock()
+	p.pending = p.pending[:0]
+	p.mu.Unlock()
+}
+
+// heard books a message of WireGuard that came by route r.
+func (p *peer) heard(r path.Route, size int, now int64) {
+	p.rxBytes.Add(uint64(size))
+	if p.use.Load().Route == r {
+		p.lastRx.Store(now)
+	}
+}
+
+// stranger is the endpoint of a source that is no known address of a node: a
+// phone, or a node that moved. It is what it says, so that WireGuard's own
+// rate limit, cookies and roaming work.
+type stranger struct {
+	addr netip.AddrPort
+}
+
+var _ conn.Endpoint = stranger{}
+
+func (stranger) ClearSrc()             {}
+func (stranger) SrcToString() string   { return "" }
+func (stranger) SrcIP() netip.Addr     { return netip.Addr{} }
+func (s stranger) DstToString() string { return s.addr.String() }
+func (s stranger) DstIP() netip.Addr   { return s.addr.Addr() }
+func (s stranger) DstToBytes() []byte  { return addrBytes(s.addr) }
+
+func addrBytes(a netip.AddrPort) []byte {
+	b, _ := a.MarshalBinary() // its error is always nil
+	return b
+}

@@ -1,0 +1,272 @@
+// Package mesh is a node's agent: it brings the mesh up from one file on disk,
+// keeps every peer reachable, relays for others where the node is a hub, and
+// says how things stand on a unix socket. It needs no name server, no operator
+// and no other node.
+//
+// It only puts together: wire has the formats, path the decisions, relay the
+// forwarding, link the sockets and WireGuard.
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/mesh/link"
+	"github.com/moggyfleet/moggy/internal/mesh/path"
+	"github.com/moggyfleet/moggy/internal/mesh/relay"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// Options are what an agent is told by whoever starts it.
+type Options struct {
+	ConfigPath string // mesh.json
+	KeyPath    string // the private key, base64
+	SocketPath string // of the status server; its directory must exist
+	StateDir   string // what must outlive a restart; "" on nodes that are no hubs
+	Interface  string // name of the TUN interface
+	Version    string // moggy's
+	Log        *slog.Logger
+	// Notify is called with systemd's READY and WATCHDOG messages; nil for none.
+	Notify func(state string)
+	// Watchdog is how often Notify wants WATCHDOG; 0 for never.
+	Watchdog time.Duration
+}
+
+// Agent is one node's agent.
+type Agent struct {
+	opt Options
+	log *slog.Logger
+	key wire.PrivateKey
+
+	bind  *link.Bind
+	dev   *link.Device
+	relay *relay.Forwarder
+
+	wake   chan struct{} // something changed: look again
+	reload chan chan error
+
+	mu       sync.Mutex // of all below
+	conf     fleet.AgentConfig
+	engine   *path.Engine
+	ring     *wire.Keyring
+	nodes    map[wire.ID]fleet.MeshNode // without ourselves
+	restarts []wire.ID                  // to be done when mu is free
+	logged   map[wire.ID]path.Route     // the path last written to the log
+
+	sendingMu sync.Mutex // of sending; never held together with mu
+	sending   map[wire.ID]time.Time
+}
+
+// New returns an agent that does nothing yet.
+func New(opt Options) *Agent {
+	return &Agent{
+		opt:     opt,
+		log:     opt.Log,
+		wake:    make(chan struct{}, 1),
+		reload:  make(chan chan error),
+		nodes:   make(map[wire.ID]fleet.MeshNode),
+		logged:  make(map[wire.ID]path.Route),
+		sending: make(map[wire.ID]time.Time),
+	}
+}
+
+// Run keeps the node on the mesh until ctx is done. It returns nil then, and an
+// error if it cannot start or the interface is taken away.
+func (a *Agent) Run(ctx context.Context) error {
+	conf, err := a.load()
+	if err != nil {
+		return err
+	}
+	if err := a.start(conf); err != nil {
+		return err
+	}
+	defer a.stop()
+	server, err := a.listen()
+	if err != nil {
+		return err
+	}
+	self, _ := a.split(conf)
+	a.log.Info("mesh up", fieldNode, self.Name, fieldPeers, len(conf.Nodes)-1, fieldPort, conf.Port)
+	if a.opt.Notify != nil {
+		a.opt.Notify("READY=1")
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.drive(ctx) })
+	g.Go(func() error { return a.watchAddresses(ctx) })
+	g.Go(func() error { return server.run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-a.dev.Done():
+			return fmt.Errorf("interface %s was taken away", a.opt.Interface)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Reload reads the configuration again. Sessions with peers that do not change
+// go on. An error means that the old configuration stays in force.
+func (a *Agent) Reload(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case a.reload <- done:
+		return <-done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *Agent) load() (fleet.AgentConfig, error) {
+	key, err := readKey(a.opt.KeyPath)
+	if err != nil {
+		return fleet.AgentConfig{}, err
+	}
+	conf, err := readConfig(a.opt.ConfigPath, key.Public())
+	if err != nil {
+		return fleet.AgentConfig{}, err
+	}
+	if a.bind != nil && key != a.key {
+		return fleet.AgentConfig{}, fmt.Errorf("%s: another key needs a restart", a.opt.KeyPath)
+	}
+	a.key = key
+	return conf, nil
+}
+
+// start brings the interface up with all peers.
+func (a *Agent) start(conf fleet.AgentConfig) error {
+	a.conf = conf
+	a.engine = path.New(path.Config{
+		Self:   wire.IDOf(a.key.Public()),
+		Random: random64,
+		PadTo:  uint16(min(conf.MTU+32, wire.MaxProbeSize)),
+	})
+	a.ring = wire.NewKeyring(a.key)
+	a.relay = relay.New(a.engine.Epoch())
+	a.bind = link.NewBind(link.BindConfig{Control: a, Relay: a.relay, Epoch: a.engine.Epoch(), Port: conf.Port})
+	tun, err := link.OpenTUN(a.opt.Interface, conf.MTU)
+	if err != nil {
+		return err
+	}
+	if a.dev, err = link.NewDevice(tun, a.bind, a.key, a.log); err != nil {
+		return err
+	}
+	if err := a.dev.ServeUAPI(); err != nil {
+		a.log.Warn("wg(8) cannot ask", fieldError, err) // the mesh works without
+	}
+	if err := a.apply(conf); err != nil {
+		return errors.Join(err, a.dev.Close())
+	}
+	return nil
+}
+
+// apply puts conf in force, in the order in which each needs the other: keys,
+// virtual endpoints, WireGuard's peers, then routes to them.
+func (a *Agent) apply(conf fleet.AgentConfig) error {
+	self, peers := a.split(conf)
+	iface := link.Interface{
+		Name: a.opt.Interface, MTU: conf.MTU,
+		Addrs:  []netip.Addr{self.V4, self.V6},
+		Routes: []netip.Prefix{conf.V4, conf.V6},
+	}
+	if err := iface.Apply(); err != nil {
+		return err
+	}
+	keys := make([]fleet.Key, 0, len(peers))
+	for _, n := range peers {
+		keys = append(keys, n.Key)
+	}
+	ring, bad := a.ring.With(keys)
+	nodes := make(map[wire.ID]fleet.MeshNode, len(peers))
+	var ids []wire.ID
+	var members []link.Member
+	var candidates []path.Peer
+	var pairs []*wire.Pair
+	for _, n := range peers {
+		id := wire.IDOf(n.Key)
+		pair, ok := ring.Pair(id)
+		if !ok {
+			continue
+		}
+		nodes[id] = n
+		ids = append(ids, id)
+		pairs = append(pairs, pair)
+		candidates = append(candidates, path.Peer{ID: id, Hub: n.Hub, Public: n.Public})
+		members = append(members, link.Member{Key: n.Key, Allowed: []netip.Prefix{
+			netip.PrefixFrom(n.V4, n.V4.BitLen()), netip.PrefixFrom(n.V6, n.V6.BitLen()),
+		}})
+	}
+	for _, k := range bad {
+		a.log.Warn("peer left out: unusable key", fieldKey, k)
+	}
+	a.bind.SetPeers(ring, ids)
+	if err := a.dev.SetMembers(members); err != nil {
+		return err
+	}
+	if self.Hub {
+		a.relay.SetMembers(pairs)
+	} else {
+		a.relay.SetMembers(nil)
+	}
+	a.mu.Lock()
+	a.conf, a.ring, a.nodes = conf, ring, nodes
+	a.engine.SetPeers(time.Now(), candidates)
+	a.carryOutLocked(time.Now())
+	a.mu.Unlock()
+	a.poke()
+	return nil
+}
+
+// stop takes the mesh down. Those who rely on this node are told first, and get
+// the time of a few round trips to turn elsewhere.
+func (a *Agent) stop() {
+	a.mu.Lock()
+	self, _ := a.split(a.conf)
+	if self.Hub {
+		a.engine.Drain(time.Now())
+		a.carryOutLocked(time.Now())
+	}
+	a.mu.Unlock()
+	if self.Hub {
+		<-time.After(drainFor)
+	}
+	if err := a.dev.Close(); err != nil {
+		a.log.Warn("interface not closed cleanly", fieldError, err)
+	}
+}
+
+// drainFor is how long a hub that stops goes on relaying: nodes switch on its
+// notice, which takes one way, and what is under way still arrives.
+const drainFor = 300 * time.Millisecond
+
+// split finds this node among all, by its key.
+func (a *Agent) split(conf fleet.AgentConfig) (self fleet.MeshNode, peers []fleet.MeshNode) {
+	own := a.key.Public()
+	for _, n := range conf.Nodes {
+		if n.Key == own {
+			self = n
+		} else {
+			peers = append(peers, n)
+		}
+	}
+	return self, peers
+}
+
+func random64() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	return binary.BigEndian.Uint64(b[:])
+}

@@ -1,0 +1,216 @@
+package path
+
+import (
+	"slices"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// Advance does what is due at now, and returns when to call it next; sooner if
+// traffic starts with a peer that was quiet.
+func (e *Engine) Advance(now time.Time) time.Time {
+	next := now.Add(time.Minute)
+	for id, p := range e.busy {
+		due := e.advance(now, p)
+		if due.IsZero() {
+			delete(e.busy, id)
+			continue
+		}
+		if due.Before(next) {
+			next = due
+		}
+	}
+	return maxTime(next, now.Add(time.Millisecond))
+}
+
+// advance returns the zero time when nothing more is to be done for p.
+func (e *Engine) advance(now time.Time, p *peer) time.Time {
+	if p.awake && now.Sub(p.lastTx) > Idle && now.Sub(p.lastRx) > Idle {
+		p.sleep()
+		e.publish(p, "idle")
+	}
+	var due time.Time
+	at := func(t time.Time) {
+		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
+			due = t
+		}
+	}
+	for _, t := range p.tracks {
+		e.expire(now, p, t)
+	}
+	if p.Hub {
+		e.chooseLine(now, p)
+	}
+	if p.awake {
+		at(e.suspicion(now, p))
+		at(e.summon(now, p))
+		e.choose(now, p, "")
+		if !p.hedgeUntil.IsZero() {
+			at(p.hedgeUntil)
+		}
+		at(maxTime(p.lastTx, p.lastRx).Add(Idle + time.Millisecond))
+	}
+	for _, t := range p.tracks {
+		if !t.next.IsZero() && !now.Before(t.next) {
+			e.probe(now, p, t)
+		}
+		at(t.next)
+		for _, f := range t.flights {
+			at(f.at.Add(t.timeout()))
+		}
+	}
+	return due
+}
+
+// expire gives up what was not answered in time.
+func (e *Engine) expire(now time.Time, p *peer, t *track) {
+	limit := t.timeout()
+	before := t.misses
+	t.flights = slices.DeleteFunc(t.flights, func(f flight) bool {
+		if now.Sub(f.at) < limit {
+			return false
+		}
+		t.missed(f)
+		return true
+	})
+	if t.misses == before {
+		return
+	}
+	if t.route == p.primary || p.Hub && t.route.Direct() {
+		t.next = minTime(t.next, now) // make sure, quickly
+	}
+	if hub := e.peers[t.route.Hub]; hub != nil && t.route == p.primary {
+		e.doubt(now, hub)
+	}
+}
+
+// doubt probes at once what leads to p: somebody misses answers by it.
+func (e *Engine) doubt(now time.Time, p *peer) {
+	for _, t := range p.tracks {
+		if (t.route == p.primary && p.awake || t.route == p.line) && len(t.flights) == 0 {
+			t.next = minTime(t.next, now)
+		}
+	}
+}
+
+// probe sends one, and says when the next is due.
+func (e *Engine) probe(now time.Time, p *peer, t *track) {
+	if hub := e.peers[t.route.Hub]; !t.route.Direct() && (hub == nil || hub.line.IsZero()) {
+		t.next = now.Add(Active) // nothing to send it by
+		return
+	}
+	t.tries++
+	every := e.interval(now, p, t)
+	f := flight{nonce: e.nonce(), at: now}
+	m := wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Size: wire.ProbeSize}
+	if p.mark(t.route) {
+		m.Flags |= wire.Primary
+	}
+	if t.route == p.primary {
+		// A route that lets small packets pass and drops full ones is of no use.
+		if e.cfg.PadTo > wire.ProbeSize && p.awake && !p.suspect && t.misses == 0 && t.tries%4 == 0 {
+			m.Size, f.padded = e.cfg.PadTo, true
+		}
+	}
+	const most = 32
+	if len(t.flights) == most {
+		t.flights = slices.Delete(t.flights, 0, 1)
+	}
+	t.flights = append(t.flights, f)
+	if every == 0 {
+		t.next = time.Time{}
+	} else {
+		t.next = now.Add(every)
+	}
+	e.send(p, t.route, e.localFor(p, t), m)
+}
+
+// interval is how long after a probe of t the next one follows; 0 for never.
+func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
+	hubLine := p.Hub && t.route.Direct()
+	inUse := p.awake && (t.route == p.primary || t.route == p.spare)
+	switch {
+	case inUse && t.route == p.primary && (p.suspect || t.misses > 0) && t.misses < missesHard:
+		return Burst
+	case inUse && t.misses == 0:
+		return Active
+	case p.awake && e.cutOff(now, p):
+		return Active / 2
+	case hubLine && t.misses > 0 && t.misses < missesHard:
+		return Active / 4
+	case hubLine && t.misses > 0:
+		return 2 * Active
+	case p.awake && t.misses == 0 && !t.lastEcho.IsZero():
+		if t.echoes < echoesGood {
+			return Active / 4
+		}
+		return Background
+	case p.awake && t.tries <= 3, now.Before(p.punchUntil):
+		return Active
+	case p.awake:
+		return Background
+	case hubLine:
+		span := uint64(KeepaliveMax - KeepaliveMin)
+		return KeepaliveMin + time.Duration(e.cfg.Random()%span)
+	}
+	return 0
+}
+
+// cutOff says whether p is in use and no route to it is known to work.
+func (e *Engine) cutOff(now time.Time, p *peer) bool {
+	for _, t := range p.tracks {
+		if t.proven(now, Fresh) {
+			return false
+		}
+	}
+	return true
+}
+
+// suspicion looks for data that should have been answered, and returns when to
+// look again.
+func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
+	t := p.track(p.primary)
+	if t == nil {
+		return time.Time{}
+	}
+	quiet := p.quietSince()
+	if t.misses == 0 && !quiet.Before(p.lastTx) {
+		p.suspect = false
+	}
+	// What was sent last may still be answered: look at the silence before it.
+	patience := Suspect + 2*t.srtt
+	if p.lastTx.After(quiet) && now.Sub(maxTime(quiet, p.since)) >= patience && now.Sub(p.lastTx) < Active {
+		if !p.suspect && len(t.flights) == 0 {
+			t.next = minTime(t.next, now)
+		}
+		p.suspect = true
+	}
+	if p.suspect && t.overdue(now) && p.hedgeUntil.IsZero() && !p.spare.IsZero() {
+		p.hedgeUntil = now.Add(Hedged)
+		e.publish(p, "suspected")
+	}
+	if now.After(p.hedgeUntil) && !p.hedgeUntil.IsZero() {
+		p.hedgeUntil = time.Time{}
+		e.publish(p, "hedge over")
+	}
+	if p.lastTx.After(quiet) {
+		return maxTime(quiet.Add(patience), now.Add(Burst))
+	}
+	return time.Time{}
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// minTime is the earlier of two; a zero time is no time.
+func minTime(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}

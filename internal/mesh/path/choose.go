@@ -1,0 +1,270 @@
+package path
+
+import (
+	"time"
+)
+
+// choose settles p's primary and spare, and publishes a change.
+func (e *Engine) choose(now time.Time, p *peer, why string) {
+	cur := p.track(p.primary)
+	switch {
+	case cur == nil || e.unusable(now, cur):
+		if t := e.best(now, p, nil); t != nil {
+			e.switchTo(now, p, t, orElse(why, "first choice"))
+		}
+	case e.dead(p, cur):
+		e.failover(now, p, cur)
+	default:
+		e.upgrade(now, p, cur)
+	}
+	e.chooseSpare(now, p)
+	e.publish(p, why)
+}
+
+// dead says whether t no longer carries anything. Data that still arrives by
+// the primary puts that off, but not for ever: the route may work one way only.
+func (e *Engine) dead(p *peer, t *track) bool {
+	if t.misses >= missesHard {
+		return true
+	}
+	heard := t.route == p.primary && p.lastRx.After(t.missSince)
+	return t.misses >= missesDead && !heard
+}
+
+// unusable says whether t leads through a hub that is not there, or is about
+// to stop.
+func (e *Engine) unusable(now time.Time, t *track) bool {
+	if t.route.Direct() {
+		return false
+	}
+	h := e.peers[t.route.Hub]
+	return h == nil || h.line.IsZero() || now.Before(h.draining)
+}
+
+func (e *Engine) failover(now time.Time, p *peer, cur *track) {
+	t := e.best(now, p, cur)
+	if t == nil {
+		return // nothing is better: stay, and keep trying
+	}
+	if !cur.lastEcho.IsZero() {
+		cur.fail(now)
+	}
+	e.switchTo(now, p, t, "no answer")
+}
+
+// best returns the route to use instead of the track not: the cheapest of those
+// most surely alive, nil if there is none.
+func (e *Engine) best(now time.Time, p *peer, not *track) *track {
+	var found *track
+	rank := 0
+	for _, t := range p.tracks {
+		if t == not || e.unusable(now, t) {
+			continue
+		}
+		r := e.sureness(now, p, t)
+		if r > rank || r == rank && r > 0 && e.cheaper(p, t, found) {
+			found, rank = t, r
+		}
+	}
+	return found
+}
+
+// sureness says how sure it is that t works: 0 means that there is no reason
+// to think so.
+func (e *Engine) sureness(now time.Time, p *peer, t *track) int {
+	hub := e.peers[t.route.Hub]
+	switch {
+	case t.proven(now, Fresh):
+		return 5
+	case t.proven(now, Mapping):
+		return 4
+	case t.misses > 0:
+		return 0
+	case t.route.Direct() && p.egress.Addr == t.route.Addr && now.Sub(p.egressAt) < Registered:
+		return 4
+	case t.route.Direct() && !t.pinged.IsZero() && now.Sub(t.pinged) < Mapping:
+		return 3
+	case hub != nil && e.alive(now, hub):
+		return 3
+	case t.route.Direct() && t.static:
+		return 2
+	case hub != nil:
+		return 1
+	}
+	return 0
+}
+
+// alive says whether a hub answered lately.
+func (e *Engine) alive(now time.Time, hub *peer) bool {
+	t := hub.lineTrack()
+	return t != nil && t.proven(now, KeepaliveMax+5*time.Second)
+}
+
+// chooseLine settles by which of its addresses a hub is sent what it shall
+// relay.
+func (e *Engine) chooseLine(now time.Time, hub *peer) {
+	cur := hub.lineTrack()
+	var found *track
+	rank := -1
+	for _, t := range hub.tracks {
+		if !t.route.Direct() || t.misses >= missesDead {
+			continue
+		}
+		r := e.sureness(now, hub, t)
+		if r > rank || r == rank && t.cost() < found.cost() {
+			found, rank = t, r
+		}
+	}
+	if cur != nil && found != nil && cur.misses < missesDead && found != cur {
+		sure := e.sureness(now, hub, cur)
+		if !cur.lastEcho.IsZero() && (rank < 4 || sure > 3 && found.cost() > 0.8*cur.cost()-3) {
+			return
+		}
+	}
+	if found == cur {
+		return
+	}
+	if found == nil {
+		hub.line = Route{}
+		e.decide(Line{Hub: hub.ID})
+		for _, p := range e.peers {
+			if p.primary.Hub == hub.ID {
+				e.choose(now, p, "hub lost")
+			}
+		}
+		return
+	}
+	hub.line = found.route
+	found.next = now // it must learn where to relay to
+	e.decide(Line{Hub: hub.ID, Addr: found.route.Addr, Local: e.localFor(hub, found)})
+}
+
+// cheaper compares tracks of the same sureness, proven or not.
+func (e *Engine) cheaper(p *peer, a, b *track) bool {
+	return e.expect(a) < e.expect(b)
+}
+
+// expect is the cost of a, or of reaching its hub where a itself was never
+// measured.
+func (e *Engine) expect(t *track) float64 {
+	if t.srtt > 0 || t.route.Direct() {
+		return t.cost()
+	}
+	if h := e.peers[t.route.Hub]; h != nil {
+		if line := h.lineTrack(); line != nil {
+			return 2*line.cost() + 10
+		}
+	}
+	return 1e6
+}
+
+// upgrade changes to a route that is proven, and clearly cheaper.
+func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
+	guess := cur.lastEcho.IsZero()
+	var better *track
+	for _, t := range p.tracks {
+		if t == cur || t.misses > 0 || e.unusable(now, t) || now.Before(t.heldUntil) || !t.proven(now, Background+Fresh) {
+			continue
+		}
+		if guess {
+			// A relay often answers first: give a direct route a moment.
+			if !t.route.Direct() && cur.route.Direct() && cur.misses == 0 && now.Sub(p.since) < guessFor {
+				continue
+			}
+		} else if t.echoes < echoesGood || !worthIt(cur, t, now.Sub(p.since)) {
+			continue
+		}
+		if better == nil || t.cost() < better.cost() {
+			better = t
+		}
+	}
+	if better != nil {
+		e.switchTo(now, p, better, "better")
+	}
+}
+
+// worthIt says whether t is better than cur by more than chance: measured times
+// jitter with the load of both machines, and every change costs some packets
+// their order.
+func worthIt(cur, t *track, used time.Duration) bool {
+	was, is := cur.cost(), t.cost()
+	lossy := cur.loss() > 0.1
+	switch {
+	case t.route.Direct() && !cur.route.Direct():
+		return is < 1.1*was+5
+	case used < settled && !lossy:
+		return false
+	case !t.route.Direct() && cur.route.Direct():
+		return is < 0.6*was-15
+	default:
+		return is < 0.8*was-3
+	}
+}
+
+func (e *Engine) switchTo(now time.Time, p *peer, t *track, why string) {
+	old := p.primary
+	p.primary, p.since = t.route, now
+	p.suspect = false
+	if p.awake {
+		t.next = minTime(t.next, now)
+	}
+	if !old.IsZero() && p.awake {
+		// The new route may echo and yet lose data: until data comes, send both.
+		p.spare = old
+		p.hedgeUntil = now.Add(Hedged)
+	}
+	e.publish(p, why)
+}
+
+// chooseSpare keeps a proven route at hand that shares as little as possible
+// with the primary: another hub's, or a relay where the primary is direct.
+func (e *Engine) chooseSpare(now time.Time, p *peer) {
+	if !p.awake || p.primary.IsZero() {
+		p.spare = Route{}
+		return
+	}
+	if t := p.track(p.spare); t != nil && p.spare != p.primary && !e.unusable(now, t) {
+		if t.proven(now, Fresh) || !p.hedgeUntil.IsZero() {
+			return
+		}
+	}
+	var found *track
+	for _, t := range p.tracks {
+		if t.route == p.primary || e.unusable(now, t) || !t.proven(now, Background+Fresh) {
+			continue
+		}
+		if t.route.Direct() && p.primary.Direct() && found != nil {
+			continue
+		}
+		if found == nil || found.route.Direct() && p.primary.Direct() || t.cost() < found.cost() {
+			found = t
+		}
+	}
+	if found == nil {
+		p.spare = Route{}
+		return
+	}
+	p.spare = found.route
+	found.next = minTime(found.next, now)
+}
+
+// publish tells what is used now, if that changed.
+func (e *Engine) publish(p *peer, why string) {
+	u := Use{Peer: p.ID, Route: p.primary, Spare: p.spare, Hedge: !p.hedgeUntil.IsZero() && !p.spare.IsZero()}
+	if t := p.track(p.primary); t != nil {
+		u.Local = e.localFor(p, t)
+	}
+	if u == p.published {
+		return
+	}
+	p.published = u
+	u.Why = why
+	e.decide(u)
+}
+
+func orElse(s, or string) string {
+	if s == "" {
+		return or
+	}
+	return s
+}

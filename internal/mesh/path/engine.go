@@ -1,0 +1,257 @@
+package path
+
+import (
+	"bytes"
+	"encoding/binary"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/dchest/siphash"
+
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// Config is what an engine is made of.
+type Config struct {
+	Self wire.ID
+	// Random gives 64 random bits; for nonces, so it must be unpredictable.
+	Random func() uint64
+	// PadTo is the size, in bytes, of a probe that is as large as a full data
+	// packet; one in four probes of a route in use is. 0 for none.
+	PadTo uint16
+}
+
+// Engine chooses paths for one node. It is not safe for concurrent use.
+type Engine struct {
+	cfg    Config
+	epoch  uint32
+	secret [2]uint64 // of the challenges
+
+	peers map[wire.ID]*peer
+	hubs  []*peer           // by ID
+	busy  map[wire.ID]*peer // awake, or to be probed for another reason; all hubs are
+	local []netip.AddrPort
+	seen  map[wire.ID]sighting // by hub and family: what we look like from there
+
+	out []Decision
+}
+
+type sighting struct {
+	v4, v6 netip.AddrPort
+	at4    time.Time
+	at6    time.Time
+}
+
+// New returns an engine without peers, with an epoch of its own.
+func New(cfg Config) *Engine {
+	e := &Engine{
+		cfg:    cfg,
+		secret: [2]uint64{cfg.Random(), cfg.Random()},
+		peers:  make(map[wire.ID]*peer),
+		busy:   make(map[wire.ID]*peer),
+		seen:   make(map[wire.ID]sighting),
+	}
+	for e.epoch == 0 {
+		e.epoch = uint32(cfg.Random())
+	}
+	return e
+}
+
+// Epoch is what our own frames carry.
+func (e *Engine) Epoch() uint32 { return e.epoch }
+
+// Decisions yields what was decided and not yet yielded, in order. Carrying one
+// out may make the engine decide more.
+func (e *Engine) Decisions() iter.Seq[Decision] {
+	return func(yield func(Decision) bool) {
+		for len(e.out) > 0 {
+			d := e.out[0]
+			e.out = e.out[1:]
+			if !yield(d) {
+				return
+			}
+		}
+		e.out = nil
+	}
+}
+
+func (e *Engine) decide(d Decision) { e.out = append(e.out, d) }
+
+// SetPeers makes peers all there are. What is known of those that stay is kept.
+func (e *Engine) SetPeers(now time.Time, peers []Peer) {
+	next := make(map[wire.ID]*peer, len(peers))
+	for _, np := range peers {
+		p := e.peers[np.ID]
+		if p == nil {
+			p = &peer{}
+		}
+		p.Peer = np
+		next[np.ID] = p
+	}
+	for id := range e.peers {
+		if next[id] == nil {
+			delete(e.busy, id)
+			delete(e.seen, id)
+		}
+	}
+	e.peers = next
+	e.hubs = e.hubs[:0]
+	for _, p := range e.peers {
+		if p.Hub {
+			e.hubs = append(e.hubs, p)
+		}
+	}
+	slices.SortFunc(e.hubs, func(a, b *peer) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	for _, p := range e.peers {
+		e.setTracks(now, p)
+		if p.Hub {
+			e.busy[p.ID] = p
+		}
+	}
+}
+
+// setTracks gives p the tracks its configuration implies, and no other static
+// ones.
+func (e *Engine) setTracks(now time.Time, p *peer) {
+	var want []Route
+	for _, a := range p.Public {
+		want = append(want, Route{Addr: a})
+	}
+	for _, h := range e.hubs {
+		if h != p {
+			want = append(want, Route{Hub: h.ID})
+		}
+	}
+	p.tracks = slices.DeleteFunc(p.tracks, func(t *track) bool {
+		return t.static && !slices.Contains(want, t.route)
+	})
+	for _, r := range want {
+		t := p.track(r)
+		if t == nil {
+			t = &track{route: r}
+			p.tracks = append(p.tracks, t)
+		}
+		t.static = true
+		if t.next.IsZero() && (p.Hub && r.Direct() || p.awake) {
+			t.next = now
+		}
+	}
+	if !p.primary.IsZero() && p.track(p.primary) == nil {
+		p.primary = Route{}
+		e.choose(now, p, "removed")
+	}
+	if p.Hub {
+		e.chooseLine(now, p)
+	}
+	if p.primary.IsZero() {
+		e.choose(now, p, "first choice")
+	}
+}
+
+// SetLocal tells the engine where it listens in its own networks: told to peers
+// that look for a direct route.
+func (e *Engine) SetLocal(addrs []netip.AddrPort) { e.local = addrs }
+
+// Moved says that this machine's addresses or routes changed: all that is in
+// use must be proven again, at once.
+func (e *Engine) Moved(now time.Time) {
+	for _, p := range e.busy {
+		for _, t := range p.tracks {
+			if p.awake || p.Hub && t.route.Direct() {
+				t.next, t.tries = now, 0
+			}
+		}
+	}
+}
+
+// Traffic says when data was last sent to a peer, and when data last came from
+// it over its primary route; zero times mean: not since the last call. Call it
+// before Advance, for all that Awake returns, and for a peer that just sent
+// its first packet after a silence.
+func (e *Engine) Traffic(now time.Time, id wire.ID, tx, rx time.Time) {
+	p := e.peers[id]
+	if p == nil {
+		return
+	}
+	if tx.After(p.lastTx) {
+		p.lastTx = tx
+	}
+	if rx.After(p.lastRx) {
+		p.lastRx = rx
+		if p.suspect {
+			p.suspect = false
+		}
+		if !p.hedgeUntil.IsZero() && rx.After(p.since) {
+			p.hedgeUntil = time.Time{}
+		}
+	}
+	if !p.awake && (now.Sub(p.lastTx) < Idle || now.Sub(p.lastRx) < Idle) {
+		e.wake(now, p)
+	}
+}
+
+// wake starts to look after p.
+func (e *Engine) wake(now time.Time, p *peer) {
+	p.awake = true
+	e.busy[p.ID] = p
+	p.forget(now)
+	for _, t := range p.tracks {
+		t.tries = 0
+		t.next = now
+	}
+	e.choose(now, p, "traffic")
+}
+
+// Awake returns the peers whose traffic the engine wants to hear of, and of
+// each whether it wants to soon: data was exchanged within the last second.
+func (e *Engine) Awake(now time.Time) map[wire.ID]bool {
+	awake := make(map[wire.ID]bool, len(e.busy))
+	for id, p := range e.busy {
+		if p.awake {
+			awake[id] = now.Sub(p.lastTx) < Active || now.Sub(p.lastRx) < Active
+		}
+	}
+	return awake
+}
+
+// challenge is the nonce by which a peer proves that its new epoch is no
+// replay: it depends on a secret of this run, and on how often that peer
+// changed.
+func (e *Engine) challenge(p *peer, epoch uint32) uint64 {
+	var b [20]byte
+	copy(b[:], p.ID[:])
+	binary.BigEndian.PutUint32(b[8:], epoch)
+	binary.BigEndian.PutUint64(b[12:], p.changes)
+	return siphash.Hash(e.secret[0], e.secret[1], b[:]) | 1
+}
+
+// adopt makes epoch the peer's, which was just proven.
+func (e *Engine) adopt(now time.Time, p *peer, epoch uint32) {
+	old := p.epoch
+	p.epoch = epoch
+	p.changes++
+	p.window.Reset()
+	p.newest = 0
+	p.draining = time.Time{}
+	if t := p.lineTrack(); t != nil && old != 0 {
+		t.next = now // it must learn anew where to relay to
+	}
+	e.decide(Epoch{p.ID, epoch})
+	if old != 0 {
+		e.decide(Restarted{p.ID})
+	}
+}
+
+func (e *Engine) send(p *peer, r Route, local netip.Addr, m wire.Message) {
+	e.decide(Send{Peer: p.ID, Route: r, Local: local, Message: m})
+}
+
+func (e *Engine) nonce() uint64 {
+	for {
+		if n := e.cfg.Random(); n != 0 {
+			return n
+		}
+	}
+}

@@ -1,0 +1,195 @@
+// Package path chooses, for every peer and at every moment, how packets
+// travel: direct over IPv6 or IPv4, or relayed by a hub. It is a state machine:
+// frames, traffic and time go in, decisions come out. It opens no socket, reads
+// no clock and starts no goroutine; it neither encrypts nor encodes.
+//
+// # What it knows
+//
+// A peer has candidate routes: its fixed addresses, addresses it was heard
+// from or told us of, and one through every hub. The state of one route is a
+// track:
+//
+//	          echo                  echo, 3 in a row, cheaper than
+//	untried ---------> proven -----------------------------> primary
+//	   |                 |  ^                                   |
+//	   | 3 misses        |  | echo                              | 3 misses and
+//	   v                 v  |          hold-down                | silence, or
+//	  dead <----------- missed <--------------------------------+ 6 misses
+//
+// Only an echo of our own nonce over that very route proves it: that something
+// was heard from the peer says nothing of whether we reach it.
+//
+// A peer is awake while there is traffic with it, and for Idle after. Then its
+// primary and its spare (a proven route that shares as little as possible with
+// the primary) are probed every Active; other peers cost nothing, but for
+// the hubs, which every node keeps in touch with.
+//
+// # How a break is noticed
+//
+//	data sent, nothing heard for Suspect   probe the primary at once, then
+//	                                       every Burst
+//	first of these unanswered              send data on the spare as well
+//	third, and still silence               the spare becomes primary, the old
+//	                                       primary is held down
+//
+// so that neither an idle minute nor a one-way stream is taken for a break, and
+// a broken path costs some 0.2 s.
+package path
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// Route is one way to a peer. The zero Route is none.
+type Route struct {
+	Hub  wire.ID        // who relays; zero when direct
+	Addr netip.AddrPort // the peer's address when direct; else invalid
+}
+
+// IsZero says whether r is no route at all.
+func (r Route) IsZero() bool { return r == Route{} }
+
+// Direct says whether no hub is in between.
+func (r Route) Direct() bool { return r.Addr.IsValid() }
+
+// Kind names the sort of route for people.
+func (r Route) Kind() fleet.PathKind {
+	switch {
+	case r.IsZero():
+		return fleet.PathNone
+	case !r.Direct():
+		return fleet.PathRelayed
+	case r.Addr.Addr().Is6():
+		return fleet.PathDirectV6
+	default:
+		return fleet.PathDirectV4
+	}
+}
+
+// Source is where a frame came from: the route back to its sender, and our own
+// address it was sent to (invalid if unknown or relayed).
+type Source struct {
+	Route Route
+	Local netip.Addr
+}
+
+// Peer is another node, as the configuration has it.
+type Peer struct {
+	ID     wire.ID
+	Hub    bool
+	Public []netip.AddrPort // fixed endpoints
+}
+
+// Decision is something the engine wants done: Send, Use, Line, Restarted,
+// Egress or Epoch.
+type Decision interface{ decision() }
+
+// Send wants a message sent to Peer by exactly that route.
+type Send struct {
+	Peer    wire.ID
+	Route   Route
+	Local   netip.Addr // source address to use; invalid for any
+	Message wire.Message
+}
+
+// Use says how traffic for Peer travels from now on.
+type Use struct {
+	Peer  wire.ID
+	Route Route // zero: there is no way
+	// Spare is where to turn when sending on Route is refused locally; zero if
+	// there is none.
+	Spare Route
+	// Local is the source address to use on Route; invalid for any.
+	Local netip.Addr
+	// Hedge wants transport data (never handshakes) sent on Spare as well.
+	Hedge bool
+	// Why is a constant text for the log.
+	Why string
+}
+
+// Line says where frames that Hub shall relay are sent; an invalid address: it
+// cannot be reached.
+type Line struct {
+	Hub   wire.ID
+	Addr  netip.AddrPort
+	Local netip.Addr
+}
+
+// Restarted says that Peer's agent started anew: its sessions are void.
+type Restarted struct{ Peer wire.ID }
+
+// Egress says where a hub sends what it relays to Peer.
+type Egress struct {
+	Peer  wire.ID
+	Addr  netip.AddrPort
+	Local netip.Addr
+}
+
+// Epoch says that Peer's frames carry that epoch from now on.
+type Epoch struct {
+	Peer  wire.ID
+	Epoch uint32
+}
+
+func (Send) decision()      {}
+func (Use) decision()       {}
+func (Line) decision()      {}
+func (Restarted) decision() {}
+func (Egress) decision()    {}
+func (Epoch) decision()     {}
+
+// The machine's times. Where a number is not explained it was found by
+// measuring.
+const (
+	// Idle is how long a peer stays awake without traffic.
+	Idle = 30 * time.Second
+	// Active is how often the primary and the spare of an awake peer are probed.
+	Active = time.Second
+	// Background is how often its other proven routes are.
+	Background = 10 * time.Second
+	// Suspect is the silence, beyond two round trips, after which data that was
+	// sent should have been answered. TCP answers within 40 ms (delayed ACK).
+	Suspect = 100 * time.Millisecond
+	// Burst is the time between probes of a suspected route.
+	Burst = 50 * time.Millisecond
+	// Fresh is how long an echo proves a route to a peer that is awake.
+	Fresh = 3 * time.Second
+	// Mapping is how long an echo lets us believe in a route of a peer that was
+	// asleep: NATs forget UDP after as little as 30 s (RFC 4787, REQ-5, says
+	// two minutes; many do not keep to it).
+	Mapping = 25 * time.Second
+	// KeepaliveMin and KeepaliveMax bound the time between probes that keep a
+	// hub in touch, and the NAT in between open.
+	KeepaliveMin = 15 * time.Second
+	KeepaliveMax = 20 * time.Second
+	// Hold is how long a route that failed is not returned to. It doubles each
+	// time it fails again soon, up to HoldMax.
+	Hold    = 15 * time.Second
+	HoldMax = 4 * time.Minute
+	// Hedged is how long, at most, data is sent on two routes after a change.
+	Hedged = 2 * time.Second
+	// Registered is how long a hub relays to the address a node was last heard
+	// from.
+	Registered = 3 * KeepaliveMax
+	// Forget is how long an address that a peer was heard from, or named, is
+	// kept without any sign of life.
+	Forget = 5 * time.Minute
+
+	// settled is how long a route that works is kept before one is taken that
+	// is only faster.
+	settled = 10 * time.Second
+
+	// guessFor is how long a direct route that was guessed may stay unproven
+	// while a relay is proven.
+	guessFor = 300 * time.Millisecond
+
+	missesDead = 3 // and silence
+	missesHard = 6 // whatever is heard: the path works one way only
+	echoesGood = 3 // in a row, before a route replaces one that works
+
+	maxLearned = 24 // addresses kept per peer beyond the fixed ones
+)

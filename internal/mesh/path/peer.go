@@ -1,0 +1,141 @@
+package path
+
+import (
+	"slices"
+	"time"
+
+	"golang.zx2c4.com/wireguard/replay"
+
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// peer is what is known of one other node.
+type peer struct {
+	Peer
+
+	tracks []*track
+
+	// What the peer's frames must carry.
+	epoch   uint32 // 0: not known
+	changes uint64 // epochs seen, so that an old proof is no proof
+	window  replay.Filter
+	newest  uint64 // highest counter
+
+	counter uint64 // of our own frames to it
+
+	// Traffic.
+	awake          bool
+	lastTx, lastRx time.Time // of data; Rx by the primary only
+	suspect        bool
+
+	// The choice.
+	primary, spare Route
+	since          time.Time // of primary
+	hedgeUntil     time.Time
+	published      Use
+
+	// Of a hub.
+	line     Route     // direct: where it gets what it shall relay
+	draining time.Time // until then, not to be used
+
+	// As we, a hub, relay to it.
+	egress   Egress
+	egressAt time.Time
+
+	// Finding a direct route.
+	calls      int
+	callAt     time.Time
+	answeredAt time.Time
+	punchUntil time.Time
+	noticeAt   time.Time
+}
+
+func (p *peer) track(r Route) *track {
+	for _, t := range p.tracks {
+		if t.route == r {
+			return t
+		}
+	}
+	return nil
+}
+
+// learn returns the track of r, adding it if there is room or something to
+// make room of.
+func (p *peer) learn(now time.Time, r Route) *track {
+	t := p.track(r)
+	if t == nil {
+		p.forget(now)
+		t = &track{route: r}
+		p.tracks = append(p.tracks, t)
+	}
+	t.heard = now
+	return t
+}
+
+// forget drops learned addresses without a sign of life, and the stalest when
+// there are too many.
+func (p *peer) forget(now time.Time) {
+	droppable := func(t *track) bool {
+		return !t.static && t.route.Direct() && t.route != p.primary && t.route != p.spare && t.route != p.line
+	}
+	p.tracks = slices.DeleteFunc(p.tracks, func(t *track) bool {
+		return droppable(t) && now.Sub(t.heard) > Forget
+	})
+	learned, stalest := 0, -1
+	for i, t := range p.tracks {
+		if !droppable(t) {
+			continue
+		}
+		learned++
+		if stalest < 0 || t.heard.Before(p.tracks[stalest].heard) {
+			stalest = i
+		}
+	}
+	if learned >= maxLearned {
+		p.tracks = slices.Delete(p.tracks, stalest, stalest+1)
+	}
+}
+
+func (p *peer) stamp(epoch uint32) wire.Stamp {
+	p.counter++
+	return wire.Stamp{Epoch: epoch, Counter: p.counter}
+}
+
+// quietSince is when the primary was last known to work: data or an echo.
+func (p *peer) quietSince() time.Time {
+	last := p.lastRx
+	if t := p.track(p.primary); t != nil && t.lastEcho.After(last) {
+		last = t.lastEcho
+	}
+	return last
+}
+
+// lineTrack is the track of a hub's line, nil if it has none.
+func (p *peer) lineTrack() *track {
+	if p.line.IsZero() {
+		return nil
+	}
+	return p.track(p.line)
+}
+
+// mark says whether our pings by r shall carry the Primary flag: a hub relays
+// to where such a ping came from.
+func (p *peer) mark(r Route) bool {
+	if p.Hub {
+		return r == p.line || p.line.IsZero() && r.Direct()
+	}
+	return r == p.primary
+}
+
+// sleep stops all that costs anything.
+func (p *peer) sleep() {
+	p.awake, p.suspect = false, false
+	p.hedgeUntil = time.Time{}
+	p.calls, p.callAt = 0, time.Time{}
+	for _, t := range p.tracks {
+		if p.Hub && t.route.Direct() {
+			continue
+		}
+		t.next, t.flights, t.tries = time.Time{}, t.flights[:0], 0
+	}
+}

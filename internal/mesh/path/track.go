@@ -1,0 +1,135 @@
+package path
+
+import (
+	"math/bits"
+	"time"
+)
+
+// track is what is known of one route to one peer.
+type track struct {
+	route  Route
+	static bool // from the configuration: never forgotten
+
+	next    time.Time // when to probe it; zero: not at all
+	flights []flight  // probes that are neither answered nor given up
+	tries   int       // probes since the peer woke
+
+	lastEcho  time.Time // zero: never proven
+	heard     time.Time // when a sign of life last came by it, or it was named
+	pinged    time.Time // when an authentic ping last came by it
+	echoes    int       // in a row
+	misses    int       // in a row
+	missSince time.Time // when the first of these misses was sent
+
+	srtt, rttvar time.Duration // RFC 6298; 0: no sample yet
+	outcomes     uint32        // bit set: lost; newest lowest
+	samples      int
+
+	hold      time.Duration // length of the last hold-down
+	heldUntil time.Time
+}
+
+type flight struct {
+	nonce  uint64
+	at     time.Time
+	padded bool // as large as a full packet: says nothing about small ones
+}
+
+// timeout is how long an echo may take.
+func (t *track) timeout() time.Duration {
+	if t.srtt == 0 {
+		return time.Second
+	}
+	return min(max(t.srtt+4*t.rttvar+50*time.Millisecond, 120*time.Millisecond), 2*time.Second)
+}
+
+// echoed books the answer to a flight.
+func (t *track) echoed(now time.Time, f flight) {
+	rtt := max(now.Sub(f.at), time.Microsecond)
+	if t.srtt == 0 {
+		t.srtt, t.rttvar = rtt, rtt/2
+	} else {
+		t.rttvar += (abs(t.srtt-rtt) - t.rttvar) / 4
+		t.srtt += (rtt - t.srtt) / 8
+	}
+	t.record(0)
+	t.lastEcho, t.heard = now, now
+	t.echoes++
+	t.misses = 0
+}
+
+// missed books a flight that was given up.
+func (t *track) missed(f flight) {
+	t.record(1)
+	if f.padded {
+		return
+	}
+	if t.misses == 0 || f.at.Before(t.missSince) {
+		t.missSince = f.at
+	}
+	t.misses++
+	t.echoes = 0
+}
+
+// broken makes the route dead at once, on somebody's word.
+func (t *track) broken(now time.Time) {
+	t.flights = t.flights[:0]
+	t.echoes, t.misses, t.missSince = 0, missesHard, now
+}
+
+func (t *track) record(lost uint32) {
+	t.outcomes = t.outcomes<<1 | lost
+	t.samples = min(t.samples+1, 32)
+}
+
+// loss is the share of the last probes, at most 32, that were not answered.
+func (t *track) loss() float64 {
+	if t.samples == 0 {
+		return 0
+	}
+	mask := uint32(1)<<t.samples - 1
+	return float64(bits.OnesCount32(t.outcomes&mask)) / float64(max(t.samples, 8))
+}
+
+// proven says whether an echo came within d, and no probe was missed since.
+func (t *track) proven(now time.Time, d time.Duration) bool {
+	return t.misses == 0 && !t.lastEcho.IsZero() && now.Sub(t.lastEcho) <= d
+}
+
+// overdue says whether an answer is missing that should be here: well before
+// it counts as missed.
+func (t *track) overdue(now time.Time) bool {
+	return t.misses > 0 || len(t.flights) > 0 && now.Sub(t.flights[0].at) > t.srtt+2*t.rttvar+Burst
+}
+
+// fail puts the route into hold-down.
+func (t *track) fail(now time.Time) {
+	if t.hold == 0 || now.Sub(t.heldUntil) > 2*t.hold+time.Minute {
+		t.hold = Hold
+	} else {
+		t.hold = min(2*t.hold, HoldMax)
+	}
+	t.heldUntil = now.Add(t.hold)
+	t.echoes = 0
+}
+
+// cost ranks routes that work, in milliseconds. A relay uses the owner's
+// bandwidth twice, and loss hurts far more than delay.
+func (t *track) cost() float64 {
+	ms := float64(t.srtt) / float64(time.Millisecond)
+	switch {
+	case !t.route.Direct():
+		ms = ms*1.25 + 10
+	case t.route.Addr.Addr().Is4():
+		ms++
+	}
+	loss := t.loss()
+	return ms + 1000*max(loss-0.05, 0)
+}
+
+func abs(d time.Duration) time.Duration {
+	if d < 0 {
+		return -d
+	}
+	return d
+}

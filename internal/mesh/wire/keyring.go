@@ -1,0 +1,33 @@
+package wire
+
+import "github.com/moggyfleet/moggy/internal/fleet"
+
+// NewKeyring returns a ring without peers.
+func NewKeyring(priv PrivateKey) *Keyring { return &Keyring{priv: priv} }
+
+// With returns a ring for exactly those peers. Pairs that k has are kept; a key
+// that is unusable, or our own, is left out and returned.
+func (k *Keyring) With(peers []fleet.Key) (next *Keyring, bad []fleet.Key) {
+	next = &Keyring{priv: k.priv, pairs: make(map[ID]*Pair, len(peers))}
+	self := k.priv.Public()
+	for _, key := range peers {
+		id := IDOf(key)
+		if old, ok := k.pairs[id]; ok && old.PeerKey == key {
+			next.pairs[id] = old
+			continue
+		}
+		pair, err := NewPair(k.priv, key)
+		if err != nil || key == self {
+			bad = append(bad, key)
+			continue
+		}
+		next.pairs[id] = pair
+	}
+	return next, bad
+}
+
+// Pair returns the keys shared with that node.
+func (k *Keyring) Pair(id ID) (*Pair, bool) {
+	p, ok := k.pairs[id]
+	return p, ok
+}
