@@ -1,0 +1,79 @@
+package lab
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/moggyfleet/moggy/internal/lab/machine"
+	"github.com/moggyfleet/moggy/internal/lab/mirror"
+	"github.com/moggyfleet/moggy/internal/lab/topology"
+)
+
+// newKey makes an SSH key: the private half as OpenSSH's file, the public one
+// as a line of authorized_keys.
+func newKey(comment string) (private []byte, public string, err error) {
+	pub, priv, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, "", err
+	}
+	block, err := ssh.MarshalPrivateKey(priv, comment)
+	if err != nil {
+		return nil, "", err
+	}
+	sshPub, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		return nil, "", err
+	}
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPub))) + " " + comment + "\n"
+	return pem.EncodeToMemory(block), line, nil
+}
+
+// makeKey makes the key of the lab's owner.
+func (s *session) makeKey() error {
+	private, public, err := newKey("owner of lab " + s.name)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.run("key"), private); err != nil {
+		return err
+	}
+	return writeFile(s.run("key.pub"), []byte(public))
+}
+
+// files are what makes a machine that one: its name, its host key, its
+// owner's key, and where it gets packages from.
+func (s *session) files(place topology.Machine) (map[string]machine.File, error) {
+	owner, err := os.ReadFile(s.run("key.pub"))
+	if err != nil {
+		return nil, err
+	}
+	hostKey, hostPub, err := newKey("root@" + string(place.Node))
+	if err != nil {
+		return nil, err
+	}
+	name := string(place.Node)
+	hosts := fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", name)
+	if place.V4.IsValid() {
+		hosts += fmt.Sprintf("%s\t%s\n", s.net.Mirror.V4, mirror.Host)
+	}
+	if place.V6.IsValid() {
+		hosts += fmt.Sprintf("%s\t%s\n", s.net.Mirror.V6, mirror.Host)
+	}
+	return map[string]machine.File{
+		"etc/hostname":                     {Text: name + "\n", Mode: 0o644},
+		"etc/hosts":                        {Text: hosts, Mode: 0o644},
+		"etc/machine-id":                   {Text: "", Mode: 0o444},
+		"etc/apt/sources.list":             {Text: mirror.Source, Mode: 0o644},
+		"etc/ssh/ssh_host_ed25519_key":     {Text: string(hostKey), Mode: 0o600},
+		"etc/ssh/ssh_host_ed25519_key.pub": {Text: hostPub, Mode: 0o644},
+		"root/":                            {Mode: 0o700},
+		"root/.ssh/":                       {Mode: 0o700},
+		"root/.ssh/authorized_keys":        {Text: string(owner), Mode: 0o600},
+	}, nil
+}
