@@ -31,6 +31,19 @@ func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "moggy",
 		Short:         "One file describes a fleet of odd machines; moggy makes it a platform",
+		Long: `One file, fleet.hcl, describes a fleet of odd machines: rented servers, old
+computers at home, some behind a carrier's NAT. moggy makes it a platform: a
+mesh that no machine's loss cuts, changes that reach every machine over your own
+ssh, and one screen that says how all of it is.
+
+Results go to standard output and everything else to standard error; --json
+makes results one JSON document. Colours and live lines appear on a terminal
+only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
+		Example: `  moggy init && moggy check      # write a file, find its mistakes
+  moggy plan                     # what would change, what one failure would stop
+  moggy apply                    # make it so
+  moggy status                   # how it is
+  sudo moggy lab up              # the same machines, on this box`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -56,7 +69,7 @@ func newRootCommand(a *app) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(a))
+	root.AddCommand(newVersionCommand(a), newAgentCommand(a), newNodeCommand(a))
 	return root
 }
 

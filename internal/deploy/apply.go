@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/plan"
 )
@@ -154,7 +155,7 @@ func (d *Deployment) activate(ctx context.Context, n plan.NodePlan) error {
 	defer stop()
 	number := strconv.Itoa(n.To)
 	d.Progress.Step(string(n.Node), "activating generation "+number)
-	err := d.at(n).follow(ctx, d.tell(n.Node), "activate", number)
+	err := d.at(n).follow(ctx, d.tell(n.Node), "activate", number, "--digest", string(protocol.DigestOf(n.Manifest)))
 	until := time.Now().Add(reattach)
 	for lost(err) && ctx.Err() == nil && time.Now().Before(until) {
 		d.Progress.Step(string(n.Node), "connection lost, looking for it again")
