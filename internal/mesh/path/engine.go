@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dchest/siphash"
+	"github.com/aead/siphash"
 
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
@@ -27,7 +27,7 @@ type Config struct {
 type Engine struct {
 	cfg    Config
 	epoch  uint32
-	secret [2]uint64 // of the challenges
+	secret [siphash.KeySize]byte // of the challenges
 
 	peers map[wire.ID]*peer
 	hubs  []*peer           // by ID
@@ -47,12 +47,13 @@ type sighting struct {
 // New returns an engine without peers, with an epoch of its own.
 func New(cfg Config) *Engine {
 	e := &Engine{
-		cfg:    cfg,
-		secret: [2]uint64{cfg.Random(), cfg.Random()},
-		peers:  make(map[wire.ID]*peer),
-		busy:   make(map[wire.ID]*peer),
-		seen:   make(map[wire.ID]sighting),
+		cfg:   cfg,
+		peers: make(map[wire.ID]*peer),
+		busy:  make(map[wire.ID]*peer),
+		seen:  make(map[wire.ID]sighting),
 	}
+	binary.BigEndian.PutUint64(e.secret[:8], cfg.Random())
+	binary.BigEndian.PutUint64(e.secret[8:], cfg.Random())
 	for e.epoch == 0 {
 		e.epoch = uint32(cfg.Random())
 	}
@@ -224,7 +225,7 @@ func (e *Engine) challenge(p *peer, epoch uint32) uint64 {
 	copy(b[:], p.ID[:])
 	binary.BigEndian.PutUint32(b[8:], epoch)
 	binary.BigEndian.PutUint64(b[12:], p.changes)
-	return siphash.Hash(e.secret[0], e.secret[1], b[:]) | 1
+	return siphash.Sum64(b[:], &e.secret) | 1
 }
 
 // adopt makes epoch the peer's, which was just proven.

@@ -6,12 +6,12 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/aead/siphash"
 	"golang.org/x/crypto/blake2s"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -105,12 +105,8 @@ func derive(secret []byte, label string, sender, receiver fleet.Key, size int) [
 	return key
 }
 
-// sipKey is a key of SipHash.
-type sipKey struct{ k0, k1 uint64 }
-
-func sipKeyOf(b []byte) sipKey {
-	return sipKey{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
-}
+// sipKey is a key of SipHash-2-4.
+type sipKey [siphash.KeySize]byte
 
 // directed are the keys of one direction between two nodes.
 type directed struct {
@@ -123,7 +119,7 @@ func directedKeys(secret []byte, sender, receiver fleet.Key) directed {
 	return directed{
 		probe: [32]byte(derive(secret, "probe", sender, receiver, 32)),
 		seal:  [32]byte(derive(secret, "seal", sender, receiver, 32)),
-		relay: sipKeyOf(derive(secret, "relay", sender, receiver, 16)),
+		relay: sipKey(derive(secret, "relay", sender, receiver, siphash.KeySize)),
 	}
 }
 

@@ -4,7 +4,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 
-	"github.com/dchest/siphash"
+	"github.com/aead/siphash"
 )
 
 // RelaySize is what relaying adds in front of a payload, in bytes.
@@ -39,7 +39,7 @@ func (k sipKey) sum(header, payload []byte) uint64 {
 	var b [RelaySize - relayFrom + relayBound]byte
 	copy(b[:], header[relayFrom:RelaySize])
 	copy(b[RelaySize-relayFrom:], payload[:relayBound])
-	return siphash.Hash(k.k0, k.k1, b[:])
+	return siphash.Sum64(b[:], (*[siphash.KeySize]byte)(&k))
 }
 
 func putRelay(key sipKey, b, payload []byte, kind Kind, from, other ID, s Stamp, hops uint8) {
