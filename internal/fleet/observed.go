@@ -19,7 +19,7 @@ type Observed struct {
 	HostKeys []string        `json:"host_keys,omitempty"` // SSH host keys, authorized_keys format
 	Mesh     *MeshStatus     `json:"mesh,omitempty"`      // nil when the agent does not answer
 	Missing  []string        `json:"missing,omitempty"`   // packages of Manifest that are not installed
-	Kept     []int             `json:"kept,omitempty"` // generations still on disk, ascending
+	Kept     []int           `json:"kept,omitempty"`      // generations still on disk, ascending
 	// Activation is one that has begun and has not ended: somebody is at it, or
 	// it was killed and the next apply must finish it.
 	Activation *Activation `json:"activation,omitempty"`

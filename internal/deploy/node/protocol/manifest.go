@@ -20,9 +20,9 @@ const maxFiles = 20000
 const upgradeNode = "the node's moggy is older than the operator's: " +
 	"install the newer one on the node first (moggy apply does), or use the older one"
 
-// allowedRoots is where managed files may be. Everything a generation can need
+// Roots is where managed files may be. Everything a generation can need
 // is there, and a mistake elsewhere could stop the machine from booting.
-func allowedRoots() []string {
+func Roots() []string {
 	return []string{"/etc", "/usr/local", "/opt", "/srv", "/var/lib/moggy/files"}
 }
 
@@ -129,12 +129,12 @@ func checkPath(p string) error {
 			return fmt.Errorf("what starts at boot follows from [Install] in the unit file")
 		}
 	}
-	for _, root := range allowedRoots() {
+	for _, root := range Roots() {
 		if strings.HasPrefix(p, root+"/") {
 			return nil
 		}
 	}
-	return fmt.Errorf("managed files are under %s", strings.Join(allowedRoots(), ", "))
+	return fmt.Errorf("managed files are under %s", strings.Join(Roots(), ", "))
 }
 
 // TempPrefix begins the names of what is not finished yet.

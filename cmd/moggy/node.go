@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moggyfleet/moggy/internal/deploy/node"
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+// nodeApp is what the subcommands of `moggy node` share.
+type nodeApp struct {
+	*app
+	by       string
+	root     string
+	protocol int
+	await    time.Duration
+	systemd  node.Systemd
+}
+
+func newNodeCommand(a *app) *cobra.Command {
+	return newNodeCommandWith(&nodeApp{app: a, systemd: node.Systemctl{Run: node.RunCommand}})
+}
+
+func newNodeCommandWith(n *nodeApp) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:    "node",
+		Short:  "What moggy does on a node for its operator, who runs it over ssh",
+		Hidden: true,
+		Long: `What moggy does on a node for its operator: moggy apply runs these commands over
+ssh, as root. Each answers with JSON on stdout; what went wrong is on stderr.
+
+Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
+76 the operator speaks a newer protocol than this moggy.`,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return n.exit(n.check()) },
+	}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&n.by, "by", "", "`who` asks, for the lock and the reports: nico@laptop")
+	flags.IntVar(&n.protocol, "protocol", protocol.Version, "the protocol the operator speaks")
+	flags.StringVar(&n.root, "root", "/", "the machine's root `directory`, to look at a disk from another system")
+	flags.DurationVar(&n.await, "await", time.Minute, "how long units may take to start")
+	cmd.AddCommand(
+		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(),
+		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(),
+	)
+	return cmd
+}
+
+func (n *nodeApp) check() error {
+	if err := protocol.Check(n.protocol); err != nil {
+		return hint.Wrap(fmt.Errorf("the operator's moggy: %w", err),
+			"this node runs moggy %s: apply with a moggy of that version, or install the newer one here first", version)
+	}
+	if n.root == "/" && os.Geteuid() != 0 {
+		return hint.New("moggy node: needs root", "run it with sudo")
+	}
+	return nil
+}
+
+// exit gives errors that the operator's side tells apart their exit code.
+func (n *nodeApp) exit(err error) error {
+	code := 0
+	switch {
+	case errors.Is(err, node.ErrLocked):
+		code = protocol.ExitLocked
+	case errors.Is(err, protocol.ErrNewer):
+		code = protocol.ExitProtocol
+	default:
+		return err
+	}
+	fmt.Fprintf(n.stderr, "moggy: error: %v\n", err)
+	for _, h := range hint.All(err) {
+		fmt.Fprintf(n.stderr, "moggy: hint:  %s\n", h)
+	}
+	return exitCode(code)
+}
+
+func (n *nodeApp) node() *node.Node {
+	return node.New(node.Options{
+		Root: n.root, Systemd: n.systemd, Run: node.RunCommand, Now: time.Now,
+		Version: version, By: n.by, Await: n.await,
+	})
+}
+
+// locked does work while nobody else may change the node.
+func (n *nodeApp) locked(ctx context.Context, what string, work func(*node.Held) error) error {
+	h, err := n.node().Lock(ctx, what)
+	if err != nil {
+		return n.exit(err)
+	}
+	return n.exit(errors.Join(work(h), h.Release()))
+}
+
+func (n *nodeApp) answer(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = n.stdout.Write(append(b, '\n'))
+	return err
+}
+
+func hello() protocol.Hello { return protocol.Hello{Protocol: protocol.Version} }
+
+func (n *nodeApp) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init",
+		Short: "Make what must exist on a node, its mesh key above all",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return n.locked(cmd.Context(), "init", func(h *node.Held) error {
+				key, err := h.Init()
+				if err != nil {
+					return err
+				}
+				return n.answer(protocol.Init{Hello: hello(), Moggy: version, Arch: h.Arch(), MeshKey: key})
+			})
+		},
+	}
+}
+
+func (n *nodeApp) observeCommand() *cobra.Command {
+	var look node.Look
+	cmd := &cobra.Command{
+		Use:   "observe",
+		Short: "Say where this node stands; changes nothing",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := n.node().Observe(cmd.Context(), look)
+			if err != nil {
+				return err
+			}
+			return n.answer(o)
+		},
+	}
+	cmd.Flags().BoolVar(&look.Deep, "deep", false, "read every managed file again, also those whose inode has not changed")
+	cmd.Flags().StringArrayVar(&look.Content, "content", nil, "a managed `path` whose content is wanted; secrets are left out")
+	return cmd
+}
+
+func (n *nodeApp) missingCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "missing",
+		Short: "Say what content a manifest, on stdin, needs that is not here",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			m, err := protocol.ReadManifest(n.stdin)
+			if err != nil {
+				return n.exit(err)
+			}
+			digests, err := n.node().Missing(m)
+			if err != nil {
+				return err
+			}
+			return n.answer(protocol.Missing{Hello: hello(), Digests: digests})
+		},
+	}
+}
+
+func (n *nodeApp) stageCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "stage",
+		Short: "Take in a generation, on stdin; touches nothing that runs",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return n.locked(cmd.Context(), "stage", func(h *node.Held) error {
+				staged, err := h.Receive(n.stdin)
+				if err != nil {
+					return err
+				}
+				return n.answer(staged)
+			})
+		},
+	}
+}
+
+func (n *nodeApp) packagesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "packages NAME...",
+		Short: "Install packages, by their names in Debian",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			installed, err := n.node().Packages(cmd.Context(), names)
+			if err != nil {
+				return err
+			}
+			return n.answer(protocol.Packages{Hello: hello(), Installed: installed})
+		},
+	}
+}
+
+func (n *nodeApp) activateCommand() *cobra.Command {
+	var digest, report string
+	cmd := &cobra.Command{
+		Use:   "activate N",
+		Short: "Put generation N in force, as a unit of its own, and follow it",
+		Long: `Put generation N in force and follow it. It runs as the unit
+moggy-activate-N.service and goes on when this command, or the connection it was
+run over, ends; moggy node wait N, or this command again, follows it further.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			generation, err := generationArg(args[0])
+			if err != nil {
+				return err
+			}
+			target := node.Target{Generation: generation, Digest: fleet.Digest(digest)}
+			if report != "" {
+				return n.activateHere(cmd.Context(), target, node.ReportID(report))
+			}
+			return n.detach(cmd.Context(), target)
+		},
+	}
+	cmd.Flags().StringVar(&digest, "digest", "", "only if the staged manifest has this `digest`")
+	cmd.Flags().StringVar(&report, "foreground", "", "do it in this process, reporting under that `name`")
+	return cmd
+}
+
+// activateHere is the unit's side of an activation.
+func (n *nodeApp) activateHere(ctx context.Context, t node.Target, id node.ReportID) error {
+	on := n.node()
+	report, done, err := on.Reporter(id)
+	if err != nil {
+		return err
+	}
+	tell := func(e protocol.Event) {
+		report(e)
+		if e.Step != "" { // for the unit's own log
+			fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text) //nolint:errcheck // nobody may be listening
+		}
+	}
+	var out protocol.Outcome
+	err = n.locked(ctx, fmt.Sprintf("activate %d", t.Generation), func(h *node.Held) error {
+		var err error
+		out, err = h.Try(ctx, t, tell)
+		return err
+	})
+	report(on.End(out, err))
+	return errors.Join(err, done())
+}
+
+// detach is the operator's side: it starts the unit, or finds it running, and
+// follows it.
+func (n *nodeApp) detach(ctx context.Context, t node.Target) error {
+	executable, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	on := n.node()
+	id, err := on.Detach(ctx, t.Generation, func(id node.ReportID) []string {
+		return []string{
+			executable, "node", "--by", n.by, "--root", n.root, "--await", n.await.String(),
+			"activate", "--foreground", string(id), "--digest", string(t.Digest), "--", strconv.Itoa(t.Generation),
+		}
+	})
+	if err != nil {
+		return n.exit(err)
+	}
+	return n.follow(ctx, on, t.Generation, id)
+}
+
+func (n *nodeApp) follow(ctx context.Context, on *node.Node, generation int, id node.ReportID) error {
+	out, err := on.Follow(ctx, generation, id, func(line []byte) error {
+		_, err := n.stdout.Write(append(line, '\n'))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if out.Error == "" {
+		return nil
+	}
+	err = errors.New(out.Error)
+	for i := len(out.Hints) - 1; i >= 0; i-- {
+		err = hint.Wrap(err, "%s", out.Hints[i])
+	}
+	return err
+}
+
+func (n *nodeApp) waitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "wait N",
+		Short: "Follow the activation of generation N that runs or ran here",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			generation, err := generationArg(args[0])
+			if err != nil {
+				return err
+			}
+			on := n.node()
+			id, err := on.LastReport(generation)
+			if err != nil {
+				return err
+			}
+			return n.follow(cmd.Context(), on, generation, id)
+		},
+	}
+}
+
+func (n *nodeApp) confirmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm N",
+		Short: "Generation N stays: going back leads to it from the next",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			generation, err := generationArg(args[0])
+			if err != nil {
+				return err
+			}
+			return n.locked(cmd.Context(), "confirm "+args[0], func(h *node.Held) error {
+				at, err := h.Confirm(generation)
+				if err != nil {
+					return err
+				}
+				return n.answer(protocol.Standing{Hello: hello(), Current: at})
+			})
+		},
+	}
+}
+
+func (n *nodeApp) backCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "back",
+		Short: "Put the generation before in force again, as activate does",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			previous, err := n.node().Previous()
+			if err != nil {
+				return err
+			}
+			return n.detach(cmd.Context(), node.Target{Generation: previous})
+		},
+	}
+}
+
+func (n *nodeApp) inviteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "invite",
+		Short: "Hand an invitation, on stdin, to this node's agent",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var i fleet.Invitation
+			if err := json.NewDecoder(io.LimitReader(n.stdin, 64<<10)).Decode(&i); err != nil {
+				return fmt.Errorf("invitation: %w", err)
+			}
+			if err := n.node().Invite(cmd.Context(), i); err != nil {
+				return err
+			}
+			return n.answer(protocol.Done{Hello: hello()})
+		},
+	}
+}
+
+func generationArg(s string) (int, error) {
+	g, err := strconv.Atoi(s)
+	if err != nil || g < 1 || filepath.Base(s) != s {
+		return 0, fmt.Errorf("%q: not a generation's number", s)
+	}
+	return g, nil
+}

@@ -1,0 +1,437 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+// Step is one step of an activation. Each can be taken again at any time, and
+// does nothing where its work is done; so an activation that was killed is
+// finished by activating again, that generation or any other.
+type Step string
+
+// The steps. Up to StepSwitch the generation before is in force, from it on
+// the new one.
+const (
+	StepVerify Step = "verify" // the tree is whole, mended from the store where it is not
+	StepRecord Step = "record" // write down what will be ours on this machine
+	StepStop   Step = "stop"   // units that the generation has no more
+	StepSwitch Step = "switch" // current -> the generation: the point of no return
+	StepLink   Step = "link"   // managed paths lead through current
+	StepUnlink Step = "unlink" // paths that are managed no more
+	StepReload Step = "reload" // systemd reads changed unit files
+	StepStart  Step = "start"  // start, restart, reload the units that need it
+	StepAwait  Step = "await"  // until every unit of ours runs
+	StepSettle Step = "settle" // write down where we stand
+)
+
+// Steps are an activation's steps in their order.
+func Steps() []Step {
+	var out []Step
+	for _, s := range (&activation{}).steps() {
+		out = append(out, s.name)
+	}
+	return out
+}
+
+type activationStep struct {
+	name Step
+	do   func(context.Context) error
+}
+
+func (a *activation) steps() []activationStep {
+	return []activationStep{
+		{StepVerify, a.verify},
+		{StepRecord, a.record},
+		{StepStop, a.stop},
+		{StepSwitch, a.switchOver},
+		{StepLink, a.link},
+		{StepUnlink, a.unlink},
+		{StepReload, a.daemonReload},
+		{StepStart, a.start},
+		{StepAwait, a.awaitUnits},
+		{StepSettle, a.settle},
+	}
+}
+
+// Target is a generation to put in force.
+type Target struct {
+	Generation int // 0 takes everything of ours off the machine's paths
+	// Digest of its manifest, where the caller insists on the one it staged.
+	Digest fleet.Digest
+}
+
+// activation is one run through the steps.
+type activation struct {
+	*Held
+	report  func(protocol.Event)
+	target  fleet.Manifest
+	journal journal
+	ledger  *ledger
+	// placed and fromPlaced are the placements of the target and of the
+	// generation that was in force when this began (journal.From).
+	placed, fromPlaced map[string]placement
+	// fromUnits are the units of ours that may run.
+	fromUnits []string
+	changed   bool
+	kept      string // the directory for what is kept, once it is needed
+}
+
+// Activate puts a staged generation in force and waits until its units run.
+// With the generation that is in force it puts right what is not as it should
+// be. Changed says whether there was anything to do. An error before
+// StepSwitch leaves the generation before in force.
+func (h *Held) Activate(ctx context.Context, t Target, report func(protocol.Event)) (changed bool, err error) {
+	a, err := h.begin(t, report)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range a.steps() {
+		if err := ctx.Err(); err != nil {
+			return a.changed, fmt.Errorf("generation %d: stopped before %s: %w", t.Generation, s.name, err)
+		}
+		if err := a.enter(s.name); err != nil {
+			return a.changed, readOnlyHint(fmt.Errorf("generation %d: %w", t.Generation, err))
+		}
+		if err := s.do(ctx); err != nil {
+			return a.changed, readOnlyHint(fmt.Errorf("generation %d: %s: %w", t.Generation, s.name, err))
+		}
+	}
+	return a.changed, nil
+}
+
+// begin reads all that the steps need to know.
+func (h *Held) begin(t Target, report func(protocol.Event)) (*activation, error) {
+	target, err := h.manifest(t.Generation)
+	if err != nil {
+		return nil, err
+	}
+	if got := protocol.DigestOf(target); t.Digest != "" && t.Digest != got {
+		return nil, hint.New(fmt.Sprintf("generation %d: another one was staged under this number meanwhile", t.Generation),
+			"apply again")
+	}
+	if err := h.ours(target); t.Generation > 0 && err != nil {
+		return nil, err
+	}
+	current, err := h.linked()
+	if err != nil {
+		return nil, err
+	}
+	a := &activation{Held: h, report: report, target: target, ledger: h.ledger()}
+	a.journal = journal{
+		Version: formatVersion, Generation: t.Generation, Digest: protocol.DigestOf(target),
+		From: current, By: h.by, Since: h.now(),
+	}
+	var was journal
+	if h.readJSON(journalFile, &was) == nil {
+		a.journal.From = was.From // as long as none has ended, it is the same beginning
+	}
+	a.remember(current, a.journal.From)
+	return a, nil
+}
+
+// remember learns what generations that were in force before may have left. One
+// that cannot be read is made up for by the ledger.
+func (a *activation) remember(current, from int) {
+	for _, g := range []int{current, from} {
+		m, err := a.manifest(g)
+		if err != nil {
+			continue
+		}
+		for _, u := range m.Units {
+			if !u.Foreign {
+				a.fromUnits = append(a.fromUnits, u.Name)
+			}
+		}
+	}
+	for name, p := range a.ledger.Units {
+		if !p.Foreign {
+			a.fromUnits = append(a.fromUnits, name)
+		}
+	}
+	slices.Sort(a.fromUnits)
+	a.fromUnits = slices.Compact(a.fromUnits)
+	m, err := a.manifest(from)
+	if err == nil {
+		a.fromPlaced, err = a.placements(m)
+	}
+	if err != nil {
+		a.fromPlaced = maps.Clone(a.ledger.Placed)
+	}
+}
+
+// enter writes down that a step begins, and reports it.
+func (a *activation) enter(s Step) error {
+	a.journal.Step = s
+	if err := a.writeJSON(journalFile, a.journal); err != nil {
+		return err
+	}
+	a.tell(s, "")
+	return nil
+}
+
+func (a *activation) tell(s Step, text string) {
+	a.report(protocol.Event{Hello: protocol.Hello{Protocol: protocol.Version}, At: a.now(), Step: string(s), Text: text})
+}
+
+// did reports something that changed.
+func (a *activation) did(s Step, text string) {
+	if text != "" {
+		a.changed = true
+		a.tell(s, text)
+	}
+}
+
+// replaced is where a path's content is kept in this activation, in a
+// directory that no other one has used.
+func (a *activation) replaced(path string) string {
+	if a.kept == "" {
+		stamp := replacedDir + "/" + a.now().UTC().Format("20060102T150405Z")
+		a.kept = stamp
+		for i := 2; ; i++ {
+			if _, err := os.Lstat(a.disk.real(a.kept)); err != nil {
+				break
+			}
+			a.kept = stamp + "-" + strconv.Itoa(i)
+		}
+	}
+	return filepath.Join(a.kept, path)
+}
+
+func (a *activation) verify(context.Context) error {
+	if err := a.checkParents(a.target); err != nil {
+		return err
+	}
+	v := a.verified(false)
+	if err := a.spoilDrifted(v); err != nil {
+		return err
+	}
+	for _, f := range a.target.Files {
+		if err := a.mend(v, f); err != nil {
+			return err
+		}
+	}
+	if err := v.save(); err != nil {
+		return err
+	}
+	var err error
+	a.placed, err = a.placements(a.target)
+	return err
+}
+
+// spoilDrifted makes sure that units running with a file changed by hand are
+// restarted, or reloaded, once the file is right again.
+func (a *activation) spoilDrifted(v *verified) error {
+	current, err := a.linked()
+	if err != nil {
+		return err
+	}
+	m, err := a.manifest(current)
+	if err != nil {
+		return nil //nolint:nilerr // its units are restarted, their prints being of files nobody knows
+	}
+	spoilt := false
+	for _, d := range a.drift(v, m) {
+		if d.Kind != fleet.DriftMode && a.ledger.spoil(a.target, d.Path) {
+			spoilt = true
+		}
+	}
+	if !spoilt {
+		return nil
+	}
+	return a.saveLedger(a.ledger)
+}
+
+// mend puts a file of the target's tree right.
+func (a *activation) mend(v *verified, f fleet.ManifestFile) error {
+	path := treePath(a.target.Generation, f.Path)
+	got, err := v.digest(path)
+	if err == nil && got == f.Digest {
+		if _, ok := a.treeMode(path, f.Mode); ok {
+			return nil
+		}
+		a.did(StepVerify, "mode of "+f.Path+" set right")
+		return a.setMode(path, f.Mode)
+	}
+	store, serr := a.store()
+	if serr != nil {
+		return serr
+	}
+	if serr := a.variant(v, store, f); serr != nil {
+		return hint.Wrap(fmt.Errorf("%s: damaged, and %w", f.Path, serr), "moggy apply sends it again")
+	}
+	if err == nil {
+		to := a.replaced(f.Path)
+		if err := a.disk.keep(path, to); err != nil {
+			return err
+		}
+		a.did(StepVerify, fmt.Sprintf("restored %s; what was there is %s", f.Path, to))
+	} else {
+		a.did(StepVerify, "restored "+f.Path)
+	}
+	return a.treeFile(f, path)
+}
+
+func (a *activation) record(context.Context) error {
+	if !a.expect(a.ledger, a.placed) {
+		return nil
+	}
+	return a.saveLedger(a.ledger)
+}
+
+func (a *activation) stop(ctx context.Context) error {
+	var gone []string
+	for _, name := range a.fromUnits {
+		if !slices.ContainsFunc(a.target.Units, func(u fleet.Unit) bool { return u.Name == name && !u.Foreign }) {
+			gone = append(gone, name)
+		}
+	}
+	states, err := a.systemd.Show(ctx, gone...)
+	if err != nil {
+		return err
+	}
+	gone = slices.DeleteFunc(gone, func(name string) bool {
+		return slices.ContainsFunc(states, func(s UnitStatus) bool {
+			return s.Name == name && (s.Active == "inactive" || s.Active == "failed")
+		})
+	})
+	if len(gone) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.await)
+	defer cancel()
+	if err := a.systemd.Do(ctx, Stop, gone...); err != nil {
+		return err
+	}
+	a.did(StepStop, "stopped "+strings.Join(gone, ", "))
+	return nil
+}
+
+func (a *activation) switchOver(context.Context) error {
+	current, err := a.linked()
+	if err != nil || current == a.target.Generation {
+		return err
+	}
+	a.changed = true
+	if a.target.Generation == 0 {
+		return a.disk.remove(currentLink)
+	}
+	return a.disk.symlink("generations/"+strconv.Itoa(a.target.Generation), currentLink)
+}
+
+func (a *activation) link(context.Context) error {
+	for _, path := range slices.Sorted(maps.Keys(a.placed)) {
+		said, err := a.place(path, a.placed[path])
+		if err != nil {
+			return err
+		}
+		a.did(StepLink, said)
+	}
+	return nil
+}
+
+func (a *activation) unlink(context.Context) error {
+	shrunk := false
+	for _, path := range slices.Sorted(maps.Keys(a.ledger.Placed)) {
+		if _, stays := a.placed[path]; stays {
+			continue
+		}
+		said, err := a.unplace(path, a.ledger.Placed[path])
+		if err != nil {
+			return err
+		}
+		a.did(StepUnlink, said)
+		delete(a.ledger.Placed, path)
+		shrunk = true
+	}
+	if !shrunk {
+		return nil
+	}
+	if err := a.dropDirs(a.ledger); err != nil {
+		return err
+	}
+	return a.saveLedger(a.ledger)
+}
+
+func (a *activation) settle(context.Context) error {
+	var was state
+	if err := a.readJSON(stateFile, &was); err != nil {
+		was = state{}
+	}
+	a.ledger.keepUnits(a.target)
+	if err := a.saveLedger(a.ledger); err != nil {
+		return err
+	}
+	if was.Current != a.target.Generation || was.Version == 0 {
+		now := a.moved(was, a.target.Generation)
+		now.At = a.now().UTC().Truncate(time.Second)
+		now.Fleet, now.Node = a.identity()
+		if a.target.Generation > 0 {
+			now.Fleet, now.Node = a.target.Fleet, a.target.Node
+		}
+		if err := a.writeJSON(stateFile, now); err != nil {
+			return err
+		}
+	}
+	return a.disk.remove(journalFile)
+}
+
+// Previous is the generation that going back returns to.
+func (n *Node) Previous() (int, error) {
+	at, err := n.where()
+	switch {
+	case err != nil:
+		return 0, err
+	case at.Number == 0:
+		return 0, errors.New("back: no generation is in force")
+	case at.Previous == 0:
+		return 0, hint.New(fmt.Sprintf("back: there is no generation before %d on this node", at.Number),
+			"put the fleet file right and apply")
+	}
+	return at.Previous, nil
+}
+
+// Back puts the generation before in force again.
+func (h *Held) Back(ctx context.Context, report func(protocol.Event)) (generation int, err error) {
+	generation, err = h.Previous()
+	if err != nil {
+		return 0, err
+	}
+	_, err = h.Activate(ctx, Target{Generation: generation}, report)
+	return generation, err
+}
+
+// Try is Activate that goes back by itself when a newer generation was switched
+// to and its units do not run. Where nothing was in force before, it stays.
+func (h *Held) Try(ctx context.Context, t Target, report func(protocol.Event)) (protocol.Outcome, error) {
+	before, err := h.linked()
+	if err != nil {
+		return protocol.Outcome{}, err
+	}
+	out := protocol.Outcome{Generation: before}
+	out.Changed, err = h.Activate(ctx, t, report)
+	now, lerr := h.linked()
+	if lerr == nil {
+		out.Generation = now
+	}
+	if err == nil || lerr != nil || now <= before || before == 0 || ctx.Err() != nil {
+		return out, err
+	}
+	if _, back := h.Activate(ctx, Target{Generation: before}, report); back != nil {
+		return out, errors.Join(err, fmt.Errorf("going back: %w", back))
+	}
+	out.Generation, out.WentBack = before, true
+	return out, fmt.Errorf("went back to generation %d: %w", before, err)
+}

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+// Confirm says that the generation in force stays: going back will return to
+// it from the next. What is not needed any more is removed.
+func (h *Held) Confirm(generation int) (fleet.GenerationState, error) {
+	at, err := h.where()
+	switch {
+	case err != nil:
+		return at, err
+	case generation != at.Number:
+		return at, hint.New(fmt.Sprintf("confirm: generation %d is not in force, %d is", generation, at.Number),
+			"moggy status; then moggy apply")
+	}
+	if p := h.pending(); p != nil {
+		return at, hint.New(fmt.Sprintf("confirm: generation %d is not wholly in force: its activation ended at %s", generation, p.Step),
+			"moggy apply finishes it")
+	}
+	if !at.Confirmed && generation > 0 {
+		mark := h.now().UTC().Format(time.RFC3339) + " " + h.by + "\n"
+		if err := h.disk.write(confirmedMark(generation), 0o600, []byte(mark)); err != nil {
+			return at, readOnlyHint(fmt.Errorf("confirm: generation %d: %w", generation, err))
+		}
+		at.Confirmed = true
+	}
+	if err := h.disk.removeTree(firstDir); err != nil { // the generation has its own
+		return at, fmt.Errorf("prune: %w", err)
+	}
+	if err := h.Prune(); err != nil {
+		return at, fmt.Errorf("prune: %w", err)
+	}
+	return at, nil
+}
+
+// Prune removes generations beyond the last three, and content that none of the
+// rest needs. The generation in force, the one before it and
+// that of an unfinished activation always stay.
+func (h *Held) Prune() error {
+	at, err := h.where()
+	if err != nil {
+		return err
+	}
+	keep := []int{at.Number, at.Previous}
+	if p := h.pending(); p != nil {
+		keep = append(keep, p.Generation, p.From)
+	}
+	slices.Sort(keep)
+	keep = slices.Compact(keep)
+	all := h.generations()
+	for _, g := range slices.Backward(all) {
+		if len(slices.DeleteFunc(slices.Clone(keep), func(g int) bool { return g == 0 })) >= kept {
+			break
+		}
+		if !slices.Contains(keep, g) {
+			keep = append(keep, g)
+		}
+	}
+	var rest []fleet.Manifest
+	for _, g := range all {
+		if !slices.Contains(keep, g) {
+			if err := h.disk.removeTree(generationDir(g)); err != nil {
+				return err
+			}
+			continue
+		}
+		m, err := h.manifest(g)
+		if err != nil {
+			return err // what it needs is not known: remove no content
+		}
+		rest = append(rest, m)
+	}
+	if err := h.pruneStore(rest); err != nil {
+		return err
+	}
+	return h.verified(false).forget()
+}
+
+func (h *Held) pruneStore(kept []fleet.Manifest) error {
+	needed := make(map[string]bool)
+	for _, m := range kept {
+		for _, f := range m.Files {
+			needed[blobPath(f.Digest, f.Mode)] = true
+		}
+	}
+	store, err := h.store()
+	if err != nil {
+		return err
+	}
+	for d, modes := range store {
+		for _, mode := range modes {
+			if path := blobPath(d, mode); !needed[path] {
+				if err := h.disk.remove(path); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

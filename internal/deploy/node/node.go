@@ -1,0 +1,154 @@
+// Package node keeps a machine's generations: it stores their content, stages
+// them, puts one in force, confirms it or goes back, and says where the machine
+// stands. It runs as root on the machine itself, behind `moggy node`; it talks
+// to nobody but the machine (package protocol is what the operator hears) and
+// does not know what the files it places mean.
+//
+//	/var/lib/moggy
+//	├── store/<sha256>-<mode>        content, immutable, each verified
+//	├── generations/42/manifest.json
+//	│                  root/etc/...  the whole tree of that generation
+//	│                  confirmed     there once the operator confirmed it
+//	├── current -> generations/42    ONE rename puts a generation in force
+//	├── state.json                   where we stand beside that link
+//	├── ledger.json                  what of ours is outside this directory
+//	├── activating.json              there while an activation is under way
+//	├── original/etc/...             what a path held before it was managed
+//	├── replaced/<time>/etc/...      what a hand had put in a managed path
+//	├── first/moggy                  the binary that first contact brought
+//	├── keys/mesh.key                made here, never leaves
+//	├── verified.json                a cache: content known by its inode
+//	└── lock
+//
+//	/etc/moggy/mesh.json -> /var/lib/moggy/current/root/etc/moggy/mesh.json
+//
+// Every managed path is a link through current, so that all of them change in
+// one rename. Of a generation's tree, small files are copies of the store's and
+// large ones (our binary) hard links: an editor that writes through the link
+// spoils that generation's copy alone, and the store can mend it.
+//
+// Unit files are the exception where /var is a file system of its own: systemd
+// reads /etc/systemd/system before it mounts anything (systemctl(1), link), so
+// there they are copies, written right after the switch.
+package node
+
+import (
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// Dir is where a node keeps all that is ours.
+const Dir = "/var/lib/moggy"
+
+// The entries of Dir.
+const (
+	storeDir       = Dir + "/store"
+	generationsDir = Dir + "/generations"
+	originalDir    = Dir + "/original"
+	replacedDir    = Dir + "/replaced"
+	keysDir        = Dir + "/keys"
+	firstDir       = Dir + "/first" // the binary that first contact brought
+	currentLink    = Dir + "/current"
+	stateFile      = Dir + "/state.json"
+	ledgerFile     = Dir + "/ledger.json"
+	journalFile    = Dir + "/activating.json"
+	verifiedFile   = Dir + "/verified.json"
+	lockFile       = Dir + "/lock"
+
+	// MeshKeyPath is the private key of the node's mesh address.
+	MeshKeyPath = keysDir + "/mesh.key"
+)
+
+// reportsDir is where activations report. It is in memory: a full disk does not
+// silence them, and after a reboot none of them runs any more.
+const reportsDir = "/run/moggy-node"
+
+// kept is how many generations stay on disk when one is confirmed.
+const kept = 3
+
+// Options are what a Node is made from.
+type Options struct {
+	// Root is "/" on a machine, another directory in tests. Every path this
+	// package names is inside it.
+	Root    string
+	Systemd Systemd
+	Run     Runner           // for the package manager
+	Now     func() time.Time // the machine's clock
+	Version string           // moggy's
+	By      string           // who asks, for the lock and the reports: "nico@laptop"
+	// Await bounds how long units may take to become active; 0 means one
+	// minute.
+	Await time.Duration
+}
+
+// Node is one machine. It holds no state of its own: everything is on disk,
+// and what changes the disk needs the lock (Held).
+type Node struct {
+	disk    disk
+	systemd Systemd
+	run     Runner
+	now     func() time.Time
+	version string
+	by      string
+	await   time.Duration
+	arch    string
+	// apart says whether our directory is on another file system than /etc.
+	apart func() bool
+}
+
+// New returns the node at a root directory. It touches nothing.
+func New(o Options) *Node {
+	n := &Node{
+		disk:    disk{root: o.Root, sync: true},
+		systemd: o.Systemd,
+		run:     o.Run,
+		now:     o.Now,
+		version: o.Version,
+		by:      o.By,
+		await:   o.Await,
+		arch:    runtime.GOARCH,
+	}
+	if n.await == 0 {
+		n.await = time.Minute
+	}
+	n.apart = func() bool { return !n.disk.sameFileSystem(Dir, "/etc") }
+	return n
+}
+
+// Arch is the machine's architecture, as Go names it.
+func (n *Node) Arch() string { return n.arch }
+
+// layout makes the directories that must be there. Others than root may pass
+// through those that links lead through, and see into none.
+func (n *Node) layout() error {
+	for _, d := range []struct {
+		path string
+		mode uint32
+	}{
+		{Dir, 0o711},
+		{storeDir, 0o700},
+		{generationsDir, 0o711},
+		{keysDir, 0o700},
+	} {
+		if err := n.disk.mkdir(d.path, d.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func generationDir(number int) string {
+	return filepath.Join(generationsDir, strconv.Itoa(number))
+}
+
+// treePath is where a generation has what a managed path shows.
+func treePath(number int, path string) string {
+	return filepath.Join(generationDir(number), "root", path)
+}
+
+// empty is the generation before the first: nothing of ours anywhere.
+func empty() fleet.Manifest { return fleet.Manifest{Version: fleet.ManifestVersion} }

@@ -1,0 +1,166 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+// Runner runs a command of the machine's to its end and returns what it wrote
+// to stdout. Env is added to our own environment. The error has the last of
+// what it wrote to stderr; it is fs.ErrNotExist where there is no such command.
+type Runner func(ctx context.Context, env []string, name string, args ...string) (stdout []byte, err error)
+
+// RunCommand is the real Runner. The command speaks English, whatever the
+// machine's language, because its words are read.
+func RunCommand(ctx context.Context, env []string, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(append(cmd.Environ(), "LC_ALL=C"), env...)
+	cmd.WaitDelay = 2 * time.Second // for pipes that a grandchild holds open
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	case ctx.Err() != nil && err != nil:
+		return out, fmt.Errorf("%s: %w", name, ctx.Err())
+	case err != nil:
+		said := lastLines(append(out, stderr.Bytes()...), 4)
+		if stderr.Len() > 0 {
+			said = lastLines(stderr.Bytes(), 4)
+		}
+		return out, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.Join(said, "; "))
+	}
+	return out, nil
+}
+
+// lastLines are the last lines that have something on them.
+func lastLines(b []byte, most int) []string {
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out[max(0, len(out)-most):]
+}
+
+// Systemctl is the real Systemd, through systemctl(1), journalctl(1) and
+// systemd-run(1): the interfaces that are the same on every distribution.
+type Systemctl struct {
+	Run Runner
+}
+
+var _ Systemd = Systemctl{}
+
+// DaemonReload runs systemctl daemon-reload.
+func (s Systemctl) DaemonReload(ctx context.Context) error {
+	_, err := s.Run(ctx, nil, "systemctl", "daemon-reload")
+	return err
+}
+
+// Do runs systemctl with the verb. What failed or crashed before is forgotten
+// first, or systemd would refuse to start it too often.
+func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
+	if len(units) == 0 {
+		return nil
+	}
+	if verb == Start || verb == Restart {
+		s.Run(ctx, nil, "systemctl", append([]string{"reset-failed", "--"}, units...)...) //nolint:errcheck // units that systemd has not loaded yet have nothing to forget
+	}
+	_, err := s.Run(ctx, nil, "systemctl", append([]string{string(verb), "--no-ask-password", "--"}, units...)...)
+	return err
+}
+
+// Show runs systemctl show.
+func (s Systemctl) Show(ctx context.Context, units ...string) ([]UnitStatus, error) {
+	if len(units) == 0 {
+		return nil, nil
+	}
+	args := append([]string{
+		"show", "--property=LoadState,ActiveState,SubState,Type,Result,NRestarts,ActiveEnterTimestampMonotonic", "--",
+	}, units...)
+	out, err := s.Run(ctx, nil, "systemctl", args...)
+	if err != nil {
+		return nil, err
+	}
+	blocks := strings.Split(strings.TrimRight(string(out), "\n"), "\n\n")
+	if len(blocks) != len(units) {
+		return nil, fmt.Errorf("systemctl show: asked for %d units, got %d", len(units), len(blocks))
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return nil, err
+	}
+	states := make([]UnitStatus, len(units))
+	for i, b := range blocks {
+		states[i] = parseShow(units[i], b, time.Duration(now.Nano()))
+	}
+	return states, nil
+}
+
+// parseShow reads the properties of one unit. Now is on the monotonic clock.
+func parseShow(name, block string, now time.Duration) UnitStatus {
+	u := UnitStatus{Name: name}
+	var since time.Duration
+	for line := range strings.Lines(block) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch key {
+		case "LoadState":
+			u.Load = value
+		case "ActiveState":
+			u.Active = value
+		case "SubState":
+			u.Sub = value
+		case "Type":
+			u.Type = value
+		case "Result":
+			u.Result = value
+		case "NRestarts":
+			u.Restarts, _ = strconv.Atoi(value) //nolint:errcheck // "[not set]" is none
+		case "ActiveEnterTimestampMonotonic":
+			us, _ := strconv.ParseInt(value, 10, 64) //nolint:errcheck // "" is never
+			since = time.Duration(us) * time.Microsecond
+		}
+	}
+	if since > 0 && (u.Active == "active" || u.Active == "reloading") {
+		u.ActiveFor = max(now-since, 1)
+	}
+	return u
+}
+
+// Log runs journalctl.
+func (s Systemctl) Log(ctx context.Context, unit string, lines int) []string {
+	out, err := s.Run(ctx, nil, "journalctl", "--no-pager", "--quiet", "--output=cat",
+		"--lines="+strconv.Itoa(lines), "--unit="+unit)
+	if err != nil {
+		return nil
+	}
+	return lastLines(out, lines)
+}
+
+// Launch runs systemd-run. The unit is collected when it ends, so that the
+// same name can be used again.
+func (s Systemctl) Launch(ctx context.Context, unit string, command ...string) error {
+	args := append([]string{
+		"--quiet", "--no-ask-password", "--collect", "--unit=" + unit,
+		"--description=moggy puts a generation in force",
+		"--property=Type=exec", "--property=OOMScoreAdjust=-900", "--",
+	}, command...)
+	_, err := s.Run(ctx, nil, "systemd-run", args...)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hint.Wrap(err, "moggy needs systemd on its nodes")
+	}
+	return err
+}

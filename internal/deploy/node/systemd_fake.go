@@ -1,0 +1,232 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+)
+
+// FakeSystemd is a Systemd that starts nothing and remembers everything: a
+// working stand-in for tests of what uses nodes. Like the real one it knows a
+// unit by what its file said when it was last told to read it. Its methods may
+// be called from any goroutine.
+type FakeSystemd struct {
+	Root string // of the machine whose unit files it reads
+	// Crash holds the content of files with which a unit does not start, by a
+	// word in its unit file.
+	Crash string
+
+	mu      sync.Mutex
+	loaded  map[string]string // unit files as they were read
+	started map[string]string // and as they were when the unit started
+	active  map[string]bool
+	failed  map[string]bool
+	calls   []string
+	wait    sync.WaitGroup
+	// Run carries out what is launched.
+	Run func(command []string)
+}
+
+var _ Systemd = (*FakeSystemd)(nil)
+
+// foreignContent stands for the unit files of the distribution's units.
+const foreignContent = "[Unit]\nDescription=not ours\n"
+
+// Calls are what was done to units since the last time, "restart a.service".
+func (s *FakeSystemd) Calls() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.calls
+	s.calls = nil
+	return out
+}
+
+// Kill makes a unit stop by itself.
+func (s *FakeSystemd) Kill(unit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.active, unit)
+}
+
+// Reboot stops everything and starts what is enabled.
+func (s *FakeSystemd) Reboot() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active, s.failed, s.loaded = nil, nil, nil
+	entries, err := os.ReadDir(s.Root + protocol.SystemdDir + "/multi-user.target.wants")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if content, ok := s.file(e.Name()); ok {
+			s.set(e.Name(), content, !s.crashes(content))
+		}
+	}
+	return nil
+}
+
+// DaemonReload reads every unit file of ours again.
+func (s *FakeSystemd) DaemonReload(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, "daemon-reload")
+	for name := range s.loaded {
+		content, ok := s.file(name)
+		if !ok {
+			delete(s.loaded, name)
+			continue
+		}
+		s.loaded[name] = content
+	}
+	return nil
+}
+
+// Do starts, stops, restarts or reloads.
+func (s *FakeSystemd) Do(_ context.Context, verb Verb, units ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range units {
+		s.calls = append(s.calls, string(verb)+" "+u)
+		content, ok := s.load(u)
+		switch {
+		case verb == Stop:
+			delete(s.active, u)
+			delete(s.failed, u)
+		case !ok:
+			return fmt.Errorf("Unit %s not found", u) //nolint:revive,staticcheck // systemd's own words
+		case verb == Reload && !s.active[u]:
+			return fmt.Errorf("Unit %s cannot be reloaded because it is inactive", u) //nolint:revive,staticcheck // the same
+		case verb == Restart || verb == Start:
+			s.set(u, content, !s.crashes(content))
+			if s.failed[u] {
+				return fmt.Errorf("Job for %s failed", u) //nolint:revive,staticcheck // the same
+			}
+		}
+	}
+	return nil
+}
+
+// Show says how units are.
+func (s *FakeSystemd) Show(_ context.Context, units ...string) ([]UnitStatus, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]UnitStatus, len(units))
+	for i, u := range units {
+		out[i] = UnitStatus{Name: u, Load: "not-found", Active: "inactive", Sub: "dead", Type: "simple", Result: "success"}
+		if _, ok := s.load(u); ok {
+			out[i].Load = "loaded"
+		}
+		switch {
+		case s.active[u]:
+			out[i].Active, out[i].Sub, out[i].ActiveFor = "active", "running", time.Hour
+		case s.failed[u]:
+			out[i].Active, out[i].Sub, out[i].Result = "failed", "failed", "exit-code"
+		}
+	}
+	return out, nil
+}
+
+// Log is one line that says which unit it is of.
+func (s *FakeSystemd) Log(_ context.Context, unit string, _ int) []string {
+	return []string{"log of " + unit}
+}
+
+// Launch runs the command through Run, in a goroutine.
+func (s *FakeSystemd) Launch(_ context.Context, unit string, command ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active[unit] {
+		return fmt.Errorf("Unit %s was already loaded", unit) //nolint:revive,staticcheck // systemd's own words
+	}
+	s.set(unit, "", true)
+	s.wait.Go(func() {
+		s.Run(command)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.active, unit)
+		delete(s.loaded, unit)
+	})
+	return nil
+}
+
+// Wait waits until everything that was launched has ended.
+func (s *FakeSystemd) Wait() { s.wait.Wait() }
+
+// Foreign makes a unit of the distribution's that runs.
+func (s *FakeSystemd) Foreign(unit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set(unit, foreignContent, true)
+}
+
+// Running says what the unit file said with which a unit runs, "" if it does
+// not run.
+func (s *FakeSystemd) Running(unit string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.active[unit] {
+		return ""
+	}
+	return s.started[unit]
+}
+
+func (s *FakeSystemd) set(unit, content string, runs bool) {
+	if s.loaded == nil {
+		s.loaded = make(map[string]string)
+	}
+	if s.active == nil {
+		s.active, s.failed, s.started = make(map[string]bool), make(map[string]bool), make(map[string]string)
+	}
+	s.loaded[unit], s.started[unit] = content, content
+	s.active[unit], s.failed[unit] = runs, !runs
+}
+
+// load is what the unit's file said when it was last read; it is read now if
+// it never was.
+func (s *FakeSystemd) load(unit string) (string, bool) {
+	if content, ok := s.loaded[unit]; ok {
+		return content, true
+	}
+	content, ok := s.file(unit)
+	if ok && s.loaded == nil {
+		s.loaded = make(map[string]string)
+	}
+	if ok {
+		s.loaded[unit] = content
+	}
+	return content, ok
+}
+
+func (s *FakeSystemd) file(unit string) (string, bool) {
+	if s.loaded[unit] == foreignContent {
+		return foreignContent, true
+	}
+	b, err := os.ReadFile(s.Root + protocol.UnitFile(unit))
+	return string(b), err == nil
+}
+
+func (s *FakeSystemd) crashes(content string) bool {
+	return s.Crash != "" && strings.Contains(content, s.Crash)
+}
+
+// FakePackages is a Runner for a machine on which the packages are installed,
+// and nothing else can be run.
+func FakePackages(installed ...string) Runner {
+	return func(_ context.Context, _ []string, name string, _ ...string) ([]byte, error) {
+		if name != "dpkg-query" {
+			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+		}
+		var out strings.Builder
+		for _, p := range installed {
+			fmt.Fprintf(&out, "%s installed\n", p)
+		}
+		return []byte(out.String()), nil
+	}
+}

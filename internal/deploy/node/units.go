@@ -1,0 +1,238 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+)
+
+// startsWith says whether the unit must be restarted when the path changes:
+// its unit file, a drop-in of it, and what RestartOn names.
+func startsWith(u fleet.Unit, path string) bool {
+	if slices.Contains(u.RestartOn, path) {
+		return true
+	}
+	file := protocol.UnitFile(u.Name)
+	return !u.Foreign && (path == file || strings.HasPrefix(path, file+".d/") ||
+		strings.HasPrefix(path, protocol.SystemdDir+"/"+u.Name+".d/"))
+}
+
+// printOf stands for the manifest's files that fit.
+func printOf(m fleet.Manifest, fits func(path string) bool) fleet.Digest {
+	h := sha256.New()
+	for _, f := range m.Files {
+		if fits(f.Path) {
+			fmt.Fprintf(h, "%s %o %s\n", f.Path, f.Mode, f.Digest)
+		}
+	}
+	return fleet.Digest(hex.EncodeToString(h.Sum(nil)))
+}
+
+func unitPrintOf(m fleet.Manifest, u fleet.Unit) unitPrint {
+	return unitPrint{
+		Restart: printOf(m, func(path string) bool { return startsWith(u, path) }),
+		Reload:  printOf(m, func(path string) bool { return slices.Contains(u.ReloadOn, path) }),
+		Foreign: u.Foreign,
+	}
+}
+
+func (a *activation) daemonReload(ctx context.Context) error {
+	loaded := printOf(a.target, func(path string) bool { return strings.HasPrefix(path, protocol.SystemdDir+"/") })
+	if a.ledger.Loaded == loaded {
+		return nil
+	}
+	if err := a.systemd.DaemonReload(ctx); err != nil {
+		return err
+	}
+	a.ledger.Loaded = loaded
+	return a.saveLedger(a.ledger)
+}
+
+// start does to each unit what its files ask for: one whose files changed since
+// it was last started is restarted, one that does not run is started, one that
+// only has to read a file again is reloaded.
+func (a *activation) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, a.await)
+	defer cancel()
+	todo, err := a.todo(ctx)
+	if err != nil {
+		return err
+	}
+	for _, verb := range []Verb{Restart, Start, Reload} {
+		units := todo[verb]
+		if len(units) == 0 {
+			continue
+		}
+		names := make([]string, len(units))
+		for i, u := range units {
+			names[i] = u.called
+		}
+		if err := a.systemd.Do(ctx, verb, names...); err != nil {
+			return a.blame(ctx, err, names)
+		}
+		a.did(StepStart, string(verb)+" "+strings.Join(names, ", "))
+		if err := a.running(units); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// namedUnit is a unit and what this machine calls it.
+type namedUnit struct {
+	fleet.Unit
+	called string
+}
+
+// running writes down what units run with from now on.
+func (a *activation) running(units []namedUnit) error {
+	for _, u := range units {
+		a.ledger.Units[u.Name] = unitPrintOf(a.target, u.Unit)
+	}
+	return a.saveLedger(a.ledger)
+}
+
+// todo sorts the units by what must be done to them.
+func (a *activation) todo(ctx context.Context) (map[Verb][]namedUnit, error) {
+	states, err := a.states(ctx, a.target)
+	if err != nil {
+		return nil, err
+	}
+	todo := make(map[Verb][]namedUnit)
+	var idle []namedUnit
+	for i, u := range a.target.Units {
+		s, named := states[i], namedUnit{u, states[i].Name}
+		had, known := a.ledger.Units[u.Name]
+		want := unitPrintOf(a.target, u)
+		switch {
+		case had == want && (s.runs() || u.Foreign):
+		case u.Foreign && s.Active != "active":
+			idle = append(idle, named) // it will read the file when it starts
+		case u.Foreign:
+			todo[Reload] = append(todo[Reload], named)
+		case s.runs() && had.Restart == want.Restart:
+			todo[Reload] = append(todo[Reload], named)
+		case known && had.Restart != want.Restart, s.runs():
+			todo[Restart] = append(todo[Restart], named)
+		default:
+			todo[Start] = append(todo[Start], named)
+		}
+	}
+	if len(idle) > 0 {
+		err = a.running(idle)
+	}
+	return todo, err
+}
+
+// states says how the manifest's units are, in its order. A foreign unit that
+// goes by another name on this distribution is answered for under that.
+func (n *Node) states(ctx context.Context, m fleet.Manifest) ([]UnitStatus, error) {
+	names := make([]string, len(m.Units))
+	for i, u := range m.Units {
+		names[i] = u.Name
+	}
+	states, err := n.systemd.Show(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	for i, u := range m.Units {
+		if other := otherName(u.Name); u.Foreign && other != "" && states[i].Load == "not-found" {
+			again, err := n.systemd.Show(ctx, other)
+			if err != nil {
+				return nil, err
+			}
+			states[i] = again[0]
+		}
+	}
+	return states, nil
+}
+
+// otherName is what Debian calls a unit for which the other distributions have
+// a common name; its own alias is there only while the unit is enabled.
+func otherName(unit string) string {
+	if unit == "sshd.service" {
+		return "ssh.service"
+	}
+	return ""
+}
+
+// blame adds to an error of several units the log of the one to blame.
+func (a *activation) blame(ctx context.Context, err error, names []string) error {
+	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	states, serr := a.systemd.Show(ctx, names...)
+	if serr != nil {
+		return err
+	}
+	for _, s := range states {
+		if !s.runs() {
+			return a.withLog(ctx, err, s.Name)
+		}
+	}
+	if len(names) > 0 {
+		return a.withLog(ctx, err, names[0])
+	}
+	return err
+}
+
+// logLines is how much of a unit's log stands with an error.
+const logLines = 8
+
+func (a *activation) withLog(ctx context.Context, err error, unit string) error {
+	lines := a.systemd.Log(ctx, unit, logLines)
+	if len(lines) == 0 {
+		return hint.Wrap(err, "on the node: journalctl -u %s", unit)
+	}
+	return hint.Wrap(err, "last lines of %s:\n    %s", unit, strings.Join(lines, "\n    "))
+}
+
+// awaitUnits waits until every unit of ours has been running for a moment.
+func (a *activation) awaitUnits(ctx context.Context) error {
+	var names []string
+	for _, u := range a.target.Units {
+		if !u.Foreign {
+			names = append(names, u.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	deadline, cancel := context.WithTimeout(ctx, a.await)
+	defer cancel()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		states, err := a.systemd.Show(ctx, names...)
+		if err != nil {
+			return err
+		}
+		waiting := slices.IndexFunc(states, func(s UnitStatus) bool { return !s.done() && (!s.runs() || s.ActiveFor < steady) })
+		if waiting < 0 {
+			return nil
+		}
+		for _, s := range states {
+			if why := s.broken(); why != "" {
+				return a.withLog(ctx, fmt.Errorf("unit %s: %s", s.Name, why), s.Name)
+			}
+		}
+		select {
+		case <-again.C:
+			continue
+		case <-deadline.Done():
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s := states[waiting]
+		return a.withLog(ctx, fmt.Errorf("unit %s: still %s (%s) after %s", s.Name, s.Active, s.Sub, a.await), s.Name)
+	}
+}
