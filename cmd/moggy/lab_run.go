@@ -63,7 +63,7 @@ command's.`,
 			if err != nil {
 				return err
 			}
-			return passed(theLab.Exec(cmd.Context(), fleet.NodeName(args[0]), args[1:], l.stdio()))
+			return passed(theLab.Exec(cmd.Context(), fleet.NodeName(args[0]), command(args[1:]), l.stdio()))
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
@@ -87,11 +87,20 @@ way an operator would.`,
 			if err != nil {
 				return err
 			}
-			return passed(theLab.SSH(cmd.Context(), fleet.NodeName(args[0]), args[1:], l.stdio()))
+			return passed(theLab.SSH(cmd.Context(), fleet.NodeName(args[0]), command(args[1:]), l.stdio()))
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// command is what follows the node's name: flags there are the command's, and
+// a "--" before it is none of its.
+func command(args []string) []string {
+	if len(args) > 0 && args[0] == "--" {
+		return args[1:]
+	}
+	return args
 }
 
 var errCopyTarget = errors.New("the target is NODE:/path")

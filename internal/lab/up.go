@@ -74,7 +74,7 @@ func (l *Lab) materials(ctx context.Context, p Progress) (root, packages string,
 	say("looking in " + l.opts.Cache)
 	root, err = rootfs.Ensure(ctx, l.opts.Cache, say)
 	if err == nil {
-		packages, err = mirror.Ensure(ctx, root, rootfs.Mirror(ctx), say)
+		packages, err = mirror.Ensure(ctx, root, rootfs.Mirror, say)
 	}
 	if err != nil {
 		p.Fail(PartRoot, err)

@@ -97,7 +97,7 @@ func (m Machine) Console() string { return filepath.Join(m.Run, m.Host+".console
 
 // launcher is what stands outside of the machine as long as it is on. $1 is
 // the overlay's options, $2 its mount point, $3 the network namespace, $4 the
-// cgroup directories, $5 the file of cgroup directories; the rest runs.
+// cgroup directories; the rest runs.
 //
 // It lives in a mount namespace of its own, so that the machine's disk is
 // unmounted with it, however it ends, and lets go of the other namespaces'
@@ -139,7 +139,11 @@ func (m Machine) Start() error {
 	}
 	defer console.Close()
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,volatile", m.Root, m.upper(), m.work())
-	args := []string{"-c", launcher, "moggy-lab", options, m.mount(), m.Net, strings.Join(groups, " ")}
+	script := filepath.Join(m.Run, m.Host+".launch")
+	if err := os.WriteFile(script, []byte(launcher), 0o600); err != nil {
+		return err
+	}
+	args := []string{script, options, m.mount(), m.Net, strings.Join(groups, " ")}
 	cmd := exec.Command("sh", append(args, m.nspawn()...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{
@@ -194,8 +198,8 @@ func (m Machine) Ready(ctx context.Context, dial func(ctx context.Context, netwo
 		if greets(ctx, dial) {
 			return nil
 		}
-		if n%10 == 0 && !m.On() {
-			return hint.Wrap(fmt.Errorf("machine %s %w: %s", m.Host, errOff, m.lastWords()), "all it said: %s", m.Console())
+		if n%10 == 0 && !m.powered() {
+			return fmt.Errorf("machine %s %w: %s", m.Host, errOff, m.lastWords())
 		}
 		select {
 		case <-ctx.Done():
@@ -229,5 +233,5 @@ func (m Machine) lastWords() string {
 		return "it said nothing"
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-3):], " / ")
+	return strings.Join(lines[max(0, len(lines)-5):], " / ")
 }

@@ -84,6 +84,12 @@ func (m Machine) On() bool {
 	return err == nil
 }
 
+// powered says whether anything of the machine runs, if only outside of it.
+func (m Machine) powered() bool {
+	alive, err := find([]string{machineMark + "=" + m.Name()}, nil)
+	return err != nil || len(alive) > 0
+}
+
 // ErrOff is what asking something of a machine gives that is switched off.
 var ErrOff = errors.New("is switched off")
 

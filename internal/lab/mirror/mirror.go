@@ -31,11 +31,14 @@ const Host = "deb.lab"
 // the same box, needs no signature.
 const Source = "deb [trusted=yes] http://" + Host + "/ ./\n"
 
+// format changes when what is kept in the cache does.
+const format = "2 "
+
 // Ensure returns the directory with the packages that the root file system
 // lacks, and fetches them first from the Debian mirror at uri if they are not
 // there. It is kept beside the root file system.
-func Ensure(ctx context.Context, root, uri string, say func(string)) (string, error) {
-	sum := sha256.Sum256([]byte(strings.Join(Packages(), " ")))
+func Ensure(ctx context.Context, root string, uri func(context.Context) string, say func(string)) (string, error) {
+	sum := sha256.Sum256([]byte(format + strings.Join(Packages(), " ")))
 	dir := root + ".packages-" + hex.EncodeToString(sum[:4])
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
@@ -46,7 +49,7 @@ func Ensure(ctx context.Context, root, uri string, say func(string)) (string, er
 	}
 	defer os.RemoveAll(partial)
 	say("fetching " + strings.Join(Packages(), ", "))
-	if err := fetch(ctx, root, partial, uri); err != nil {
+	if err := fetch(ctx, root, partial, uri(ctx)); err != nil {
 		return "", err
 	}
 	served := filepath.Join(partial, "served")
@@ -153,7 +156,8 @@ func index(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "Packages"), list.Bytes(), 0o644); err != nil {
 		return err
 	}
-	release := fmt.Sprintf("Origin: moggy lab\nLabel: moggy lab\nSuite: lab\nSHA256:\n %x %d Packages\n",
+	// apt wants a date, and any will do: nothing here ever grows old.
+	release := fmt.Sprintf("Origin: moggy lab\nLabel: moggy lab\nSuite: lab\nDate: Sat, 01 Jan 2000 00:00:00 UTC\nSHA256:\n %x %d Packages\n",
 		sha256.Sum256(list.Bytes()), list.Len())
 	for _, left := range []string{"lock", "partial"} {
 		if err := os.RemoveAll(filepath.Join(dir, left)); err != nil {
