@@ -42,7 +42,7 @@ Exit codes: 0 all is well, 1 an error, 2 there are problems.`,
 			answers := make(map[fleet.NodeName]status.Answer, len(seen))
 			for name, o := range seen {
 				via, _ := d.SSH.Via(name)
-				answers[name] = status.Answer{Seen: o.Seen, Problem: o.Problem, Via: via.Jump}
+				answers[name] = status.Answer{Seen: o.Seen, Problem: o.Problem, Via: via.Hub}
 			}
 			s := status.Summarise(d.Fleet, d.Lock(), answers, time.Now())
 			if a.json {

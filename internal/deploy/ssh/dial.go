@@ -156,7 +156,7 @@ type connectionError struct {
 func (e *connectionError) Error() string {
 	where := e.route.Host
 	if e.route.Jump != "" {
-		where += " through " + string(e.route.Jump)
+		where += " through " + string(e.route.Hub)
 	}
 	if e.reason == "" {
 		return "ssh " + where + ": connection lost"

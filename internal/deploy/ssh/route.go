@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -13,13 +14,14 @@ type Route struct {
 	User  string
 	Host  string
 	Port  uint16         // 0: the user's own choice, else 22
-	Jump  fleet.NodeName // the hub in between; "" for none
+	Jump  string         // alias of the route to the hub in between; "" for none
+	Hub   fleet.NodeName // that hub
 }
 
 // Routes lists the ways to every node, best first: straight, to what the file
 // says or to each public address; then over the mesh through each hub in turn.
 func Routes(f *fleet.Fleet, l *fleet.Lock) map[fleet.NodeName][]Route {
-	hubs := hubsOf(f, l)
+	jumps := jumpsOf(f, l)
 	locks := make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
 	for _, n := range l.Nodes {
 		locks[n.Name] = n
@@ -28,9 +30,9 @@ func Routes(f *fleet.Fleet, l *fleet.Lock) map[fleet.NodeName][]Route {
 	for _, n := range f.Nodes {
 		rs := straight(n)
 		if mesh := locks[n.Name]; !mesh.MeshKey.IsZero() {
-			for _, h := range hubs {
-				if h != n.Name {
-					rs = append(rs, over(n, mesh.V4, h))
+			for _, j := range jumps {
+				if j.Node != n.Name {
+					rs = append(rs, over(n, mesh.V4, j))
 				}
 			}
 		}
@@ -39,12 +41,14 @@ func Routes(f *fleet.Fleet, l *fleet.Lock) map[fleet.NodeName][]Route {
 	return out
 }
 
+// straight are the ways without a hub. Aliases have no colon, which would
+// begin a port where they are jumped through.
 func straight(n fleet.Node) []Route {
 	var out []Route
 	add := func(host string) {
 		alias := string(n.Name)
 		if len(out) > 0 {
-			alias += "+" + host
+			alias += fmt.Sprintf("+%d", len(out)+1)
 		}
 		out = append(out, Route{Alias: alias, Node: n.Name, User: n.SSH.User, Host: host, Port: n.SSH.Port})
 	}
@@ -61,25 +65,38 @@ func straight(n fleet.Node) []Route {
 
 // over is the route through a hub. sshd listens on the mesh as on any address,
 // at the port the file names.
-func over(n fleet.Node, mesh netip.Addr, hub fleet.NodeName) Route {
+func over(n fleet.Node, mesh netip.Addr, jump Route) Route {
 	return Route{
-		Alias: string(n.Name) + "+" + string(hub), Node: n.Name,
-		User: n.SSH.User, Host: mesh.String(), Port: n.SSH.Port, Jump: hub,
+		Alias: string(n.Name) + "+" + jump.Alias, Node: n.Name,
+		User: n.SSH.User, Host: mesh.String(), Port: n.SSH.Port, Jump: jump.Alias, Hub: jump.Node,
 	}
 }
 
-// maxJumps bounds how many hubs are tried as a way to one node.
-const maxJumps = 5
+// maxHubs bounds how many hubs are tried as a way to one node.
+const maxHubs = 5
 
-// hubsOf are the hubs that the operator reaches without help, and that are on
-// the mesh.
-func hubsOf(f *fleet.Fleet, l *fleet.Lock) []fleet.NodeName {
+// jumpsOf are the ways to the hubs that the operator reaches without help and
+// that are on the mesh: the first way to each, then the second to each, so
+// that another hub is tried before another address of the same.
+func jumpsOf(f *fleet.Fleet, l *fleet.Lock) []Route {
 	roles := f.Roles()
-	var out []fleet.NodeName
+	var ways [][]Route
 	for _, n := range f.Nodes {
-		if roles[n.Name].Hub && n.Reachable() && len(out) < maxJumps && !l.Node(n.Name).MeshKey.IsZero() {
-			out = append(out, n.Name)
+		if roles[n.Name].Hub && n.Reachable() && len(ways) < maxHubs && !l.Node(n.Name).MeshKey.IsZero() {
+			ways = append(ways, straight(n))
 		}
 	}
-	return out
+	var out []Route
+	for round := 0; ; round++ {
+		some := false
+		for _, w := range ways {
+			if round < len(w) {
+				out = append(out, w[round])
+				some = true
+			}
+		}
+		if !some {
+			return out
+		}
+	}
 }
