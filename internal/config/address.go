@@ -87,8 +87,8 @@ func (f fields) notAnAddress(it item) {
 	} else if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		suggestion = fmt.Sprintf("did you mean %q?", a)
 	} else if wrongDomain(s) == "" && strings.Trim(s, "0123456789.") != "" {
-		f.wrong(it.at, "write the address it has", "%q is a name, not an address: the mesh works without DNS", it.value)
+		f.wrong(it.at, "write the address it has", "%s is a name, not an address: the mesh works without DNS", quoted(it.value))
 		return
 	}
-	f.wrong(it.at, suggestion, "%q is no IP address", it.value)
+	f.wrong(it.at, suggestion, "%s is no IP address", quoted(it.value))
 }

@@ -15,13 +15,18 @@ import (
 type chunk struct {
 	start hcl.Pos
 	text  []byte
-	deep  int // offset in text where brackets nest too deep, or -1
+	deep  int  // offset in text where brackets nest too deep, or -1
+	open  bool // its brackets are not closed
+	large bool // so large that nothing of it or behind it is read
 }
 
 const (
 	// maxChunk bounds one block, in bytes. HCL's parser recurses with what it
 	// reads, so this bounds its stack too.
 	maxChunk = 256 << 10
+	// maxHeader is how far a block's opening brace is looked for in a line, in
+	// bytes: a name has 63 at most.
+	maxHeader = 512
 	// maxNesting bounds brackets within brackets, for the same reason.
 	maxNesting = 100
 )
@@ -66,8 +71,12 @@ func (s *splitter) next() (chunk, bool) {
 			begun = begun || starts
 		}
 		s.scanLine()
+		if s.at-from > maxChunk { // garbage, most likely: the rest is not read
+			s.at = len(s.src)
+			return chunk{start: c.start, deep: -1, large: true}, true
+		}
 	}
-	c.text = s.src[from:s.at]
+	c.text, c.open = s.src[from:s.at], s.depth > 0
 	if s.deep >= 0 {
 		c.deep = s.deep - from
 	}
@@ -86,7 +95,7 @@ func (s *splitter) lineEnd() int {
 // only one of a known kind, with a name, is taken for one: there a brace is
 // likely to be missing.
 func (s *splitter) starts() bool {
-	line := s.src[s.at:s.lineEnd()]
+	line := s.src[s.at:min(s.lineEnd(), s.at+maxHeader)]
 	if len(line) == 0 || line[0] <= ' ' { // nearly all lines: indented or empty
 		return false
 	}

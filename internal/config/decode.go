@@ -45,7 +45,7 @@ func (b *block) String() string {
 	if b.name == "" {
 		return b.kind
 	}
-	return fmt.Sprintf("%s %q", b.kind, b.name)
+	return b.kind + " " + quoted(b.name)
 }
 
 // decoder builds a fleet from the blocks of all sources.
@@ -95,14 +95,16 @@ func (d *decoder) read(t *text) {
 		return
 	}
 	before := len(d.list)
-	t.parse(d.report, d.kindNames(), func(b body) {
+	all := t.parse(d.report, d.kindNames(), func(b body) bool {
 		for _, a := range b.Attributes {
 			d.strayAttribute(a)
 		}
 		for _, syntax := range b.Blocks {
 			d.collect(t, syntax, b.broken)
 		}
+		return true
 	})
+	d.partial = d.partial || !all
 	if len(d.list) > before {
 		d.doubt = doubt{hubs: true, servers: true}
 	}
@@ -133,7 +135,7 @@ func (d *decoder) collect(t *text, syntax *hclsyntax.Block, broken bool) {
 	names := d.names[syntax.Type]
 	if names == nil {
 		d.doubt = doubt{hubs: true, servers: true}
-		d.mistake(syntax.TypeRange, d.similar(syntax.Type, d.kindNames(), kindAliases(), ""), "there is no block type %q", syntax.Type)
+		d.mistake(syntax.TypeRange, d.similar(syntax.Type, d.kindNames(), kindAliases(), ""), "there is no block type %s", quoted(syntax.Type))
 		return
 	}
 	b := &block{kind: syntax.Type, at: syntax.TypeRange, nameAt: syntax.TypeRange, body: syntax.Body, broken: broken}
@@ -199,10 +201,18 @@ func (d *decoder) decode() {
 	}
 }
 
-// one joins words for a sentence: a, b or c.
-func one(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
+// one lists choices for a sentence: "a", "b" or "c".
+func one(choices []string) string {
+	var b strings.Builder
+	for i, c := range choices {
+		switch i {
+		case 0:
+		case len(choices) - 1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(quoted(c))
 	}
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+	return b.String()
 }

@@ -14,26 +14,35 @@ import (
 type fields struct {
 	d *decoder
 	b *block
+	// meant are the attributes that are there under a wrong name.
+	meant map[string]bool
 }
 
 // fields checks that the block has only attributes of its kind.
 func (d *decoder) fields(b *block, k kind) fields {
+	f := fields{d, b, make(map[string]bool)}
 	for name, a := range b.body.Attributes {
 		if !slices.Contains(k.attributes, name) {
-			d.mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: a %s has no attribute %q", b, k.name, name)
+			f.meant[closest(name, k.attributes, k.aliases)] = true
+			d.mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: a %s has no attribute %s", b, k.name, quoted(name))
 		}
 	}
 	for _, nested := range b.body.Blocks {
 		switch {
 		case slices.Contains(k.attributes, nested.Type):
+			f.meant[nested.Type] = true
 			d.mistake(nested.TypeRange, nested.Type+" = ...", "%s: %s is an attribute, not a block", b, nested.Type)
 		case b.broken && d.names[nested.Type] != nil: // collected as a block of its own
 		default:
-			d.mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: a %s has no block %q", b, k.name, nested.Type)
+			d.mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: a %s has no block %s", b, k.name, quoted(nested.Type))
 		}
 	}
-	return fields{d, b}
+	return f
 }
+
+// missing says whether an attribute is not there at all, as far as can be
+// seen.
+func (f fields) missing(name string) bool { return !f.has(name) && !f.meant[name] && !f.b.broken }
 
 // wrong reports a mistake in this block.
 func (f fields) wrong(at hcl.Range, suggestion, format string, args ...any) {
@@ -89,20 +98,12 @@ func (f fields) choice(name string, choices []string, aliases map[string]string)
 	if !slices.Contains(choices, it.value) {
 		suggestion := f.d.similar(it.value, choices, aliases, `"`)
 		if suggestion == "" {
-			suggestion = "it is " + one(quoted(choices))
+			suggestion = "it is " + one(choices)
 		}
-		f.wrong(it.at, suggestion, "there is no %s %q", name, it.value)
+		f.wrong(it.at, suggestion, "there is no %s %s", name, quoted(it.value))
 		return "", false
 	}
 	return it.value, true
-}
-
-func quoted(words []string) []string {
-	out := make([]string, len(words))
-	for i, w := range words {
-		out[i] = fmt.Sprintf("%q", w)
-	}
-	return out
 }
 
 // flag reads true or false; nil where the attribute is not there or wrong.
@@ -198,8 +199,10 @@ func (f fields) reference(name, kind string) (string, bool) {
 	switch {
 	case path[0].value != kind && len(path) == 1:
 		f.wrong(e.Range(), fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[0].value))), "a reference starts with its kind")
+	case path[0].value != kind && f.d.names[path[0].value] != nil:
+		f.wrong(path[0].at, fmt.Sprintf("%s = %s", name, refer(kind, "NAME")), "%s refers to a %s, not to a %s", name, kind, path[0].value)
 	case path[0].value != kind:
-		f.wrong(path[0].at, fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[1].value))), "%s refers to a %s, not to a %s", name, kind, path[0].value)
+		f.wrong(path[0].at, fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[1].value))), "there is no kind %s", quoted(path[0].value))
 	case len(path) == 1:
 		f.wrong(e.Range(), kind+".NAME", "which %s?", kind)
 	case len(path) > 2:
@@ -221,7 +224,7 @@ func (f fields) resolve(kind string, it item) (string, bool) {
 	if suggestion == "" && len(f.d.lists[kind]) == 0 {
 		suggestion = fmt.Sprintf("%s %q { ... } declares it", kind, it.value)
 	}
-	f.wrong(it.at, suggestion, "there is no %s %q", kind, it.value)
+	f.wrong(it.at, suggestion, "there is no %s %s", kind, quoted(it.value))
 	return "", false
 }
 

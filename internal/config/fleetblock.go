@@ -57,5 +57,5 @@ func (f fields) domain(it item) {
 	if better := betterDomain(it.value); better != "" {
 		suggestion = fmt.Sprintf("did you mean %q?", better)
 	}
-	f.wrong(it.at, suggestion, "domain %q: %s", it.value, why)
+	f.wrong(it.at, suggestion, "domain %s: %s", quoted(it.value), why)
 }

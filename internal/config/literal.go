@@ -91,10 +91,14 @@ func steps(e hclsyntax.Expression) ([]item, bool) {
 			}
 			out = append(out, item{step.Name, at})
 		case hcl.TraverseIndex:
-			if step.Key.Type() != cty.String {
-				return nil, false
+			name := ""
+			switch step.Key.Type() {
+			case cty.String:
+				name = step.Key.AsString()
+			case cty.Number:
+				name = step.Key.AsBigFloat().String()
 			}
-			out = append(out, item{step.Key.AsString(), step.SrcRange})
+			out = append(out, item{name, step.SrcRange})
 		default:
 			return nil, false
 		}

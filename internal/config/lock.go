@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -133,20 +132,20 @@ type owner struct {
 }
 
 func (d *lockReader) read(t *text) {
-	cutOff := false
 	var bodies []body
-	t.parse(d.report, []string{"mesh", "node"}, func(b body) {
-		cutOff = b.broken && len(t.Content) == b.EndRange.End.Byte
+	whole, open := 0, false
+	t.parse(d.report, []string{"mesh", "node"}, func(b body) bool {
+		if open = b.open; !open {
+			whole = len(d.list)
+		}
 		bodies = append(bodies, b)
+		return len(bodies) > 1 || b.broken || d.version(t, b)
 	})
-	if cutOff {
-		end := t.span(len(t.Content), len(t.Content))
-		d.mistake(end, "take it from git again: git checkout -- "+t.Name, "the lock ends in the middle: it was cut off")
+	if open {
+		d.list = d.list[:whole]
+		d.mistake(bodies[len(bodies)-1].start(), restore(t.Name), "the lock ends within this block: it was cut off")
 	}
 	if len(d.list) > 0 { // each further mistake would be a consequence
-		return
-	}
-	if !d.version(t, bodies) {
 		return
 	}
 	for _, b := range bodies {
@@ -166,28 +165,28 @@ func (d *lockReader) read(t *text) {
 	slices.SortFunc(d.file.lock.Nodes, func(a, b fleet.NodeLock) int { return strings.Compare(string(a.Name), string(b.Name)) })
 }
 
-// version reads the format's number first: of a newer format nothing else is
-// understood.
-func (d *lockReader) version(t *text, bodies []body) bool {
-	for _, b := range bodies {
-		a := b.Attributes["version"]
-		if a == nil {
-			continue
-		}
-		n, ok := d.whole("version", a)
-		switch {
-		case !ok:
-		case n > LockVersion:
-			d.mistake(a.Expr.Range(), "upgrade moggy", "the lock has format %d, and this moggy knows formats up to %d", n, LockVersion)
-		case n < 1:
-			d.mistake(a.Expr.Range(), "", "there is no format %d", n)
-		default:
-			d.file.lock.Version = n
-			return true
-		}
+// restore is what helps when moggy's own file has lost something.
+func restore(name string) string { return "take it from git again: git checkout -- " + name }
+
+// version reads the format's number, which stands before the first block: of a
+// newer format nothing else is understood.
+func (d *lockReader) version(t *text, b body) bool {
+	a := b.Attributes["version"]
+	if a == nil {
+		d.mistake(t.span(0, 0), restore(t.Name), "no version: this is no whole lock")
 		return false
 	}
-	d.mistake(t.span(0, 0), "take it from git again: git checkout -- "+t.Name, "no version: this is no whole lock")
+	n, ok := d.whole("version", a)
+	switch {
+	case !ok:
+	case n > LockVersion:
+		d.mistake(a.Expr.Range(), "upgrade moggy", "the lock has format %d, and this moggy knows formats up to %d", n, LockVersion)
+	case n < 1:
+		d.mistake(a.Expr.Range(), "", "there is no format %d", n)
+	default:
+		d.file.lock.Version = n
+		return true
+	}
 	return false
 }
 
@@ -239,7 +238,7 @@ func (d *lockReader) mesh(b *hclsyntax.Block) {
 		}
 		p, err := netip.ParsePrefix(it.value)
 		if err != nil || p != p.Masked() || p.Addr().Is4() != (name == "v4") {
-			d.mistake(it.at, "", "mesh: %s: %q is no such range", name, it.value)
+			d.mistake(it.at, "", "mesh: %s: %s is no such range", name, quoted(it.value))
 			return netip.Prefix{}
 		}
 		return p
@@ -251,14 +250,14 @@ func (d *lockReader) node(b *hclsyntax.Block) {
 	n := fleet.NodeLock{Name: fleet.NodeName(b.Labels[0])}
 	at := hcl.RangeBetween(b.TypeRange, b.LabelRanges[0])
 	if first, twice := d.seen[n.Name]; twice {
-		d.mistake(at, "keep the block whose keys the node has", "node %q: there is one already at %s", n.Name, place(first))
+		d.mistake(at, "keep the block whose keys the node has", "%s: there is one already at %s", lockNode(n.Name), place(first))
 		return
 	}
 	d.seen[n.Name] = at
 	if why := wrongName(string(n.Name)); why != "" {
-		d.mistake(at, "", "node %q: no DNS label: %s", n.Name, why)
+		d.mistake(at, "", "%s: no DNS label: %s", lockNode(n.Name), why)
 	}
-	subject := fmt.Sprintf("node %q: ", n.Name)
+	subject := lockNode(n.Name) + ": "
 	attrs := b.Body.Attributes
 	n.V4 = d.address(n.Name, "v4", attrs["v4"])
 	n.V6 = d.address(n.Name, "v6", attrs["v6"])
@@ -279,22 +278,24 @@ func (d *lockReader) node(b *hclsyntax.Block) {
 	d.file.lock.Nodes = append(d.file.lock.Nodes, n)
 }
 
+func lockNode(name fleet.NodeName) string { return "node " + quoted(string(name)) }
+
 func (d *lockReader) address(node fleet.NodeName, name string, a *hclsyntax.Attribute) netip.Addr {
 	if a == nil {
 		return netip.Addr{}
 	}
-	it, ok := d.text(fmt.Sprintf("node %q: %s", node, name), a)
+	it, ok := d.text(lockNode(node)+": "+name, a)
 	if !ok || it.value == "" {
 		return netip.Addr{}
 	}
 	addr, err := netip.ParseAddr(it.value)
 	if err != nil || addr.Is4() != (name == "v4") || addr.Is4In6() || addr.Zone() != "" {
-		d.mistake(it.at, "", "node %q: %s: %q is no such address", node, name, it.value)
+		d.mistake(it.at, "", "%s: %s: %s is no such address", lockNode(node), name, quoted(it.value))
 		return netip.Addr{}
 	}
 	if first, taken := d.addresses[addr]; taken {
 		d.mistake(it.at, "after a merge: delete this line and the node's other address; moggy plan chooses new ones",
-			"node %q: %s is the address of node %q already (%s)", node, addr, first.node, place(first.at))
+			"%s: %s is the address of %s already (%s)", lockNode(node), addr, lockNode(first.node), place(first.at))
 		return netip.Addr{}
 	}
 	d.addresses[addr] = owner{node, it.at}
@@ -304,7 +305,7 @@ func (d *lockReader) address(node fleet.NodeName, name string, a *hclsyntax.Attr
 			r = d.file.lock.Mesh.V6
 		}
 		if r.IsValid() && !r.Contains(addr) {
-			d.mistake(it.at, "delete this line; moggy plan chooses a new one", "node %q: %s is not in the mesh's range %s", node, addr, r)
+			d.mistake(it.at, "delete this line; moggy plan chooses a new one", "%s: %s is not in the mesh's range %s", lockNode(node), addr, r)
 		}
 	})
 	return addr
@@ -314,17 +315,17 @@ func (d *lockReader) key(node fleet.NodeName, a *hclsyntax.Attribute) fleet.Key 
 	if a == nil {
 		return fleet.Key{}
 	}
-	it, ok := d.text(fmt.Sprintf("node %q: mesh_key", node), a)
+	it, ok := d.text(lockNode(node)+": mesh_key", a)
 	if !ok || it.value == "" {
 		return fleet.Key{}
 	}
 	k, err := fleet.ParseKey(it.value)
 	if err != nil || k.IsZero() {
-		d.mistake(it.at, "delete this line; moggy apply asks the node again", "node %q: mesh_key is no WireGuard key (32 bytes in base64)", node)
+		d.mistake(it.at, "delete this line; moggy apply asks the node again", "%s: mesh_key is no WireGuard key (32 bytes in base64)", lockNode(node))
 		return fleet.Key{}
 	}
 	if first, taken := d.keys[k]; taken {
-		d.mistake(it.at, "delete the line of the node that does not have it", "node %q: this is the key of node %q already (%s)", node, first.node, place(first.at))
+		d.mistake(it.at, "delete the line of the node that does not have it", "%s: this is the key of %s already (%s)", lockNode(node), lockNode(first.node), place(first.at))
 		return fleet.Key{}
 	}
 	d.keys[k] = owner{node, it.at}

@@ -51,7 +51,7 @@ func parseLock(t *testing.T, text string) *LockFile {
 	return l
 }
 
-func update(t *testing.T, l *LockFile, lock *fleet.Lock) string {
+func rewrite(t *testing.T, l *LockFile, lock *fleet.Lock) string {
 	t.Helper()
 	text, err := l.Update(lock)
 	if err != nil {
@@ -69,7 +69,7 @@ func update(t *testing.T, l *LockFile, lock *fleet.Lock) string {
 func TestLockIsWrittenAsFormatted(t *testing.T) {
 	lock := sampleLock("bianco", "cosmo")
 	lock.Put(fleet.NodeLock{Name: "new"})
-	text := update(t, NewLock("fleet.lock.hcl"), lock)
+	text := rewrite(t, NewLock("fleet.lock.hcl"), lock)
 	if diff := cmp.Diff(string(hclwrite.Format([]byte(text))), text); diff != "" {
 		t.Errorf("moggy fmt would change it (-formatted +written):\n%s", diff)
 	}

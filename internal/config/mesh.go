@@ -79,7 +79,7 @@ func (f fields) meshRange(it item) (netip.Prefix, bool) {
 		if strings.Contains(it.value, ":") {
 			suggestion = fmt.Sprintf("as in %q", exampleV6)
 		}
-		f.wrong(it.at, suggestion, "%q is no address range", it.value)
+		f.wrong(it.at, suggestion, "%s is no address range", quoted(it.value))
 		return p, false
 	}
 	if p != p.Masked() {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -26,6 +27,14 @@ func Label(s string) string {
 		name = name[:maxLabel]
 	}
 	return strings.TrimRight(name, "-")
+}
+
+// lossless is Label where nothing but dashes would be dropped, or "".
+func lossless(s string) string {
+	if strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-_. ") != "" || s == "" || len(s) > maxLabel || s[0] >= '0' && s[0] <= '9' {
+		return ""
+	}
+	return Label(s)
 }
 
 // wrongName says why a name is no DNS label in the form of RFC 1035, section
@@ -64,8 +73,9 @@ func (d *decoder) checkName(at hcl.Range, subject, name string) {
 		return
 	}
 	suggestion := ""
-	if better := Label(name); better != "" && wrongName(better) == "" {
-		suggestion = didYouMean(better, []string{better}, nil, `"`)
+	// Only what loses no letter: "müller" is not "mller".
+	if better := lossless(name); wrongName(better) == "" {
+		suggestion = fmt.Sprintf("did you mean %q?", better)
 	}
 	d.mistake(at, suggestion, "%s: no DNS label: %s", subject, why)
 }

@@ -41,7 +41,7 @@ func (d *decoder) node(b *block) {
 	n.Site = fleet.SiteName(site)
 	if !ok {
 		d.doubt = doubt{hubs: true, servers: true}
-		if !f.has("site") && !b.broken {
+		if f.missing("site") {
 			f.wrong(b.at, "site = site.NAME", "site is missing")
 		}
 	}

@@ -41,21 +41,21 @@ func (f fields) operators() []fleet.Operator {
 			continue
 		}
 		if first, twice := names[name]; twice {
-			f.wrong(at, "", "operator %q: there is one already at %s", name, place(first))
+			f.wrong(at, "", "operator %s: there is one already at %s", quoted(name), place(first))
 		}
 		names[name] = at
-		it, ok := f.textOf(fmt.Sprintf("operator %q: a key is a text", name), entry.ValueExpr)
+		it, ok := f.textOf("operator "+quoted(name)+": a key is a text", entry.ValueExpr)
 		if !ok {
 			continue
 		}
 		key, why, suggestion := authorizedKey(it.value)
 		if why != "" {
-			f.wrong(it.at, suggestion, "operator %q: %s", name, why)
+			f.wrong(it.at, suggestion, "operator %s: %s", quoted(name), why)
 			continue
 		}
 		blob := strings.Join(strings.Fields(key)[:2], " ")
 		if other := keys[blob]; other != "" {
-			f.wrong(it.at, "", "operator %q: this is the key of %q already", name, other)
+			f.wrong(it.at, "", "operator %s: this is the key of %s already", quoted(name), quoted(other))
 			continue
 		}
 		keys[blob] = name
@@ -79,7 +79,7 @@ func (f fields) operatorName(e hclsyntax.Expression) (string, bool) {
 		f.wrong(e.Range(), exampleOperators, "an operator's name is a word")
 		return "", false
 	}
-	f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %q", f.b, name), name)
+	f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %s", f.b, quoted(name)), name)
 	return name, true
 }
 

@@ -14,10 +14,18 @@ type report struct {
 	texts []*text
 	index map[string]*text // by name; of two with one name, the first
 	list  Diagnostics
+	// unread are the lines, by source and number, that HCL could not make
+	// sense of: what else seems wrong in them is a consequence.
+	unread map[lineOf]bool
+}
+
+type lineOf struct {
+	file string
+	line int
 }
 
 func newReport(sources []Source) *report {
-	r := &report{index: make(map[string]*text)}
+	r := &report{index: make(map[string]*text), unread: make(map[lineOf]bool)}
 	for i, s := range sources {
 		t := &text{Source: s, number: i}
 		r.texts = append(r.texts, t)
@@ -36,6 +44,14 @@ func (r *report) mistake(at hcl.Range, suggestion, format string, args ...any) {
 	r.add(Error, at, suggestion, fmt.Sprintf(format, args...))
 }
 
+// syntax reports the first thing HCL could not read in a line.
+func (r *report) syntax(at hcl.Range, suggestion, message string) {
+	r.add(Error, at, suggestion, message)
+	if !strings.Contains(message, neverClosed) { // then the line itself is fine
+		r.unread[lineOf{at.Filename, at.Start.Line}] = true
+	}
+}
+
 // secret reports a place where a private key stands. What else is wrong there
 // is left out: it could show a part of the key.
 func (r *report) secret(at hcl.Range, suggestion, message string) {
@@ -52,7 +68,7 @@ func (r *report) warn(at hcl.Range, suggestion, format string, args ...any) {
 }
 
 func (r *report) add(s Severity, at hcl.Range, suggestion, message string) {
-	if r.full() {
+	if r.full() || r.unread[lineOf{at.Filename, at.Start.Line}] {
 		return
 	}
 	d := diagnostic(s, at, suggestion, message)
@@ -88,6 +104,15 @@ func (r *report) finish() Diagnostics {
 	return slices.CompactFunc(r.list, func(a, b Diagnostic) bool {
 		return a.file == b.file && a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
 	})
+}
+
+// quoted is a text of the file for use inside a message.
+func quoted(s string) string {
+	const most = 60
+	if runes := []rune(s); len(runes) > most {
+		s = string(runes[:most-3]) + "..."
+	}
+	return fmt.Sprintf("%q", s)
 }
 
 // place is a range's start for use inside a message.

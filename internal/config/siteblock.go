@@ -24,11 +24,11 @@ func (d *decoder) site(b *block) {
 	switch {
 	case ok:
 		s.Kind = fleet.SiteKind(kind)
-	case f.has("kind"), b.broken:
-		d.doubt = doubt{hubs: true, servers: true}
-	default:
+	case f.missing("kind"):
 		f.wrong(b.at, `kind = "datacenter" or kind = "home"`, "kind is missing")
-		d.doubt.servers = true
+		fallthrough
+	default:
+		d.doubt = doubt{hubs: true, servers: true}
 	}
 	if s.Kind == fleet.Home {
 		s.NAT = fleet.RouterNAT

@@ -24,7 +24,7 @@ func (f fields) ssh(it item, public bool) fleet.SSH {
 	}
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		if out.User = rest[:i]; !userName(out.User) {
-			f.wrong(it.at, "", "%q is no user name", out.User)
+			f.wrong(it.at, "", "%s is no user name", quoted(out.User))
 		}
 		rest = rest[i+1:]
 	}
@@ -34,13 +34,13 @@ func (f fields) ssh(it item, public bool) fleet.SSH {
 		if a, err := netip.ParseAddr(rest); err == nil && a.Is6() {
 			suggestion = `an IPv6 address stands in brackets: "` + strings.TrimSuffix(it.value, rest) + "[" + rest + `]"`
 		}
-		f.wrong(it.at, suggestion, "%q is not [user@]host[:port]", it.value)
+		f.wrong(it.at, suggestion, "%s is not [user@]host[:port]", quoted(it.value))
 		return out
 	}
 	if port != "" {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
-			f.wrong(it.at, "", "%q is no port: a number from 1 to 65535", port)
+			f.wrong(it.at, "", "%s is no port: a number from 1 to 65535", quoted(port))
 		}
 		out.Port = uint16(n)
 	}
@@ -48,7 +48,7 @@ func (f fields) ssh(it item, public bool) fleet.SSH {
 	case host == "" && !public:
 		f.wrong(it.at, "[user@]host[:port]", "no host: it may be left out only where the node has a public address")
 	case host != "" && !hostName(host):
-		f.wrong(it.at, "", "%q is no host: an address or a DNS name", host)
+		f.wrong(it.at, "", "%s is no host: an address or a DNS name", quoted(host))
 	default:
 		out.Host = host
 	}

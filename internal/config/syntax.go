@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,11 +17,21 @@ import (
 type body struct {
 	*hclsyntax.Body
 	broken bool // with a syntax mistake: what seems missing may be there
+	open   bool // with brackets that are not closed
+}
+
+// start is where the body's last block starts, or the body.
+func (b body) start() hcl.Range {
+	if n := len(b.Blocks); n > 0 {
+		return b.Blocks[n-1].DefRange()
+	}
+	return hcl.Range{Filename: b.SrcRange.Filename, Start: b.SrcRange.Start, End: b.SrcRange.Start}
 }
 
 // parse reads a text block by block and reports its syntax mistakes. kinds are
-// the block types that stand at its top.
-func (t *text) parse(r *report, kinds []string, each func(body)) {
+// the block types that stand at its top; each says whether to go on. It returns
+// whether the text was read to its end.
+func (t *text) parse(r *report, kinds []string, each func(body) bool) bool {
 	s := newSplitter(t.Content, kinds)
 	for c, ok := s.next(); ok && !r.full(); c, ok = s.next() {
 		if c.deep >= 0 {
@@ -28,27 +39,28 @@ func (t *text) parse(r *report, kinds []string, each func(body)) {
 			r.mistake(at, "", "brackets are nested more than %d deep", maxNesting)
 			continue
 		}
-		if len(c.text) > maxChunk {
+		if c.large {
 			r.mistake(hcl.Range{Filename: t.Name, Start: c.start, End: c.start}, "start each block at the beginning of a line",
 				"no block ends within %d kB of here", maxChunk>>10)
-			continue
+			return false
 		}
 		file, diags := hclsyntax.ParseConfig(c.text, t.Name, c.start)
-		t.translate(r, diags)
+		t.translate(r, diags, kinds)
 		parsed, ok := file.Body.(*hclsyntax.Body)
-		if ok {
-			each(body{parsed, diags.HasErrors()})
+		if ok && !each(body{parsed, diags.HasErrors(), c.open && diags.HasErrors()}) {
+			return false
 		}
 	}
+	return true
 }
 
 // translate reports what HCL says of one chunk, in moggy's words.
-func (t *text) translate(r *report, diags hcl.Diagnostics) {
+func (t *text) translate(r *report, diags hcl.Diagnostics, kinds []string) {
 	for _, d := range diags {
 		if d.Summary == "Invalid multi-line string" && d.Subject != nil {
 			// All that follows an open quote is read inside out: the rest of
 			// the block's mistakes are none.
-			r.mistake(t.openQuote(*d.Subject), `is a " missing?`, "a text that is not closed on its line")
+			r.syntax(t.openQuote(*d.Subject), `is a " missing?`, "a text that is not closed on its line")
 			return
 		}
 	}
@@ -57,8 +69,8 @@ func (t *text) translate(r *report, diags hcl.Diagnostics) {
 		if d.Subject != nil {
 			at = *d.Subject
 		}
-		message, suggestion := t.reword(d, at)
-		r.mistake(at, suggestion, "%s", message)
+		message, suggestion := t.reword(d, at, kinds)
+		r.syntax(at, suggestion, message)
 	}
 }
 
@@ -74,11 +86,13 @@ func (t *text) openQuote(newline hcl.Range) hcl.Range {
 	return newline
 }
 
+const neverClosed = "never closed"
+
 // redefined finds the attribute and the first place in HCL's words for it.
 var redefined = regexp.MustCompile(`^The argument "([^"]*)" was already set at .*:(\d+),[^:]*\. `)
 
 // reword says in moggy's words what HCL found wrong, and what to write.
-func (t *text) reword(d *hcl.Diagnostic, at hcl.Range) (message, suggestion string) {
+func (t *text) reword(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message, suggestion string) {
 	has := func(s string) bool { return strings.Contains(d.Detail, s) }
 	switch d.Summary {
 	case "Attribute redefined":
@@ -86,13 +100,13 @@ func (t *text) reword(d *hcl.Diagnostic, at hcl.Range) (message, suggestion stri
 			return fmt.Sprintf("%s is set twice", m[1]), "it is set in line " + m[2] + " already"
 		}
 	case "Unclosed configuration block", "Unclosed configuration body":
-		return "a block that is never closed", `is a "}" missing?`
+		return "a block that is " + neverClosed, `is a "}" missing?`
 	case "Argument or block definition required", "Argument definition required":
 		return "an attribute (name = value) or a block is expected here", ""
 	case "Invalid argument name":
 		return "an attribute's name stands without quotes", ""
 	case "Invalid block definition":
-		return t.rewordBlock(d, at)
+		return t.rewordBlock(d, at, kinds)
 	case "Invalid single-argument block definition":
 		if has("Single-line block syntax") || has("must end with a closing brace") {
 			return "a block on one line holds one attribute", "give each attribute a line of its own"
@@ -120,13 +134,17 @@ func (t *text) reword(d *hcl.Diagnostic, at hcl.Range) (message, suggestion stri
 		return "between a name and its value stands a =", ""
 	case "Unterminated template string", "Unterminated string literal":
 		return "a text that is never closed", `is a " missing?`
+	case "Invalid attribute name":
+		return "a name is missing after the dot", ""
+	case "Invalid escape sequence":
+		return "no escape sequence", `a backslash itself is written \\`
 	case "Invalid character":
 		return rewordCharacter(d.Detail)
 	}
 	return plain(d), ""
 }
 
-func (t *text) rewordBlock(d *hcl.Diagnostic, at hcl.Range) (message, suggestion string) {
+func (t *text) rewordBlock(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message, suggestion string) {
 	switch {
 	case strings.Contains(d.Detail, "equals sign"):
 		return "a block has no = before its brace", "remove the ="
@@ -137,11 +155,11 @@ func (t *text) rewordBlock(d *hcl.Diagnostic, at hcl.Range) (message, suggestion
 		// `os "debian"` is far more often an attribute without its = than a
 		// block without its brace.
 		words := strings.Fields(string(t.Content[d.Context.Start.Byte:at.Start.Byte]))
-		if len(words) == 2 {
+		if len(words) == 2 && !slices.Contains(kinds, words[0]) {
 			return fmt.Sprintf("%s has neither a = nor a brace", words[0]),
 				fmt.Sprintf(`%s = %s sets a value, %s %s { begins a block`, words[0], words[1], words[0], words[1])
 		}
-		return "a block's opening brace stands on its first line", `is a "{" missing?`
+		return "a block's opening brace stands on the line of its name", `is a "{" missing?`
 	}
 	return "after a block's type its name in quotes or a { is expected", ""
 }

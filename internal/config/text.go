@@ -48,7 +48,11 @@ func (t *text) readable(r *report) bool {
 	c := t.Content
 	switch {
 	case len(bytes.TrimSpace(c)) == 0:
-		r.mistake(t.span(0, 0), "", "the file is empty")
+		suggestion := "moggy init writes one to start from"
+		if t.isLock() {
+			suggestion = restore(t.Name)
+		}
+		r.mistake(t.span(0, 0), suggestion, "the file is empty")
 		return false
 	case len(c) > MaxSize:
 		r.mistake(t.span(0, 0), "", "the file is larger than %d MB", MaxSize>>20)
@@ -143,8 +147,11 @@ func (t *text) findSecrets(r *report) {
 		if len(t.secrets) > maxMarks {
 			return
 		}
-		r.secret(t.span(start, start), "put the public key here (the .pub file), and make a new pair: this one may have been seen",
-			"a private key stands here; a fleet file holds no secrets")
+		suggestion := "put the public key here (the .pub file), and make a new pair: this one may have been seen"
+		if t.isLock() {
+			suggestion = "remove it, and make a new key: this one may have been seen"
+		}
+		r.secret(t.span(start, start), suggestion, "a private key stands here; this file holds no secrets")
 		at = end
 	}
 }
@@ -166,25 +173,40 @@ func (t *text) conflicts(r *report) bool {
 			r.mistake(where, "take the file from git again and merge once more", "a merge conflict whose end is lost")
 			return true
 		}
-		first, between, last := where.Start.Line, t.pos(at+start+middle).Line, t.pos(at+start+end).Line
-		theirs := label(rest[start+end:])
-		r.mistake(where, conflictAdvice(t.Name),
-			"a merge conflict: %s in lines %d to %d, %s in lines %d to %d",
-			ours, first+1, between-1, theirs, between+1, last-1)
+		between, last := t.pos(at+start+middle).Line, t.pos(at+start+end).Line
+		oursEnd := between
+		if base := markerAt(rest[start:], "|||||||"); base >= 0 && base < middle {
+			oursEnd = t.pos(at + start + base).Line
+		}
+		r.mistake(where, t.conflictAdvice(), "a merge conflict: %s has %s, %s has %s",
+			ours, lines(where.Start.Line+1, oursEnd-1), label(rest[start+end:]), lines(between+1, last-1))
 		at += start + end + 1
 		rest = t.Content[at:]
 	}
 }
 
-func conflictAdvice(name string) string {
-	if strings.HasSuffix(name, lockSuffix) {
-		return "keep the node blocks of both sides and the higher generation, then delete the three marker lines"
+// lines names the lines from first to last.
+func lines(first, last int) string {
+	switch {
+	case last < first:
+		return "nothing"
+	case last == first:
+		return fmt.Sprintf("line %d", first)
 	}
-	return "keep what is right of both, then delete the three marker lines"
+	return fmt.Sprintf("lines %d to %d", first, last)
+}
+
+func (t *text) conflictAdvice() string {
+	if t.isLock() {
+		return "keep the node blocks of both sides and the higher generation, then delete the marker lines"
+	}
+	return "keep what is right of both, then delete the marker lines"
 }
 
 // lockSuffix ends the name of a lock.
 const lockSuffix = ".lock.hcl"
+
+func (t *text) isLock() bool { return strings.HasSuffix(t.Name, lockSuffix) }
 
 // markerAt is the offset of the first line that is the conflict marker, or -1.
 func markerAt(b []byte, marker string) int {

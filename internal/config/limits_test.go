@@ -1,0 +1,297 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/term"
+)
+
+func TestExamplesAndTemplatePass(t *testing.T) {
+	op := &fleet.Operator{Name: "nico", Key: hostKeyLine + ` a "quoted" ${comment}`}
+	texts := map[string][]byte{
+		"template":                  Template("cats", op),
+		"template without operator": Template("cats", nil),
+	}
+	for _, name := range []string{"cats", "one"} {
+		text, err := os.ReadFile("../../examples/" + name + "/fleet.hcl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[name] = text
+	}
+	for name, text := range texts {
+		t.Run(name, func(t *testing.T) {
+			_, diags := Parse([]Source{{"fleet.hcl", text}})
+			var b strings.Builder
+			if err := diags.Write(&b, term.NewPalette(false)); err != nil {
+				t.Fatal(err)
+			}
+			if b.Len() > 0 {
+				t.Errorf("said of it:\n%s", &b)
+			}
+			formatted, diags := Format(Source{"fleet.hcl", text})
+			if len(diags) > 0 || !bytes.Equal(formatted, text) {
+				t.Errorf("moggy fmt makes of it %v:\n%s", diags, formatted)
+			}
+		})
+	}
+}
+
+func TestReferenceFleetRoles(t *testing.T) {
+	text, err := os.ReadFile("../../examples/cats/fleet.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _ := Parse([]Source{{"fleet.hcl", text}})
+	if f == nil {
+		t.Fatal("no fleet")
+	}
+	all := fleet.Roles{Hub: true, Server: true, Ingress: true}
+	for name, got := range f.Roles() {
+		want := fleet.Roles{}
+		switch name {
+		case "cosmo", "maco", "miki":
+			want = all
+		}
+		if got != want {
+			t.Errorf("%s is %+v, want %+v", name, got, want)
+		}
+	}
+	if site, _ := f.Site("madrid"); site != (fleet.Site{Name: "madrid", Kind: fleet.Home, NAT: fleet.CarrierNAT}) {
+		t.Errorf("madrid is %+v", site)
+	}
+}
+
+// TestTemplateComments takes the comment signs off what the template offers:
+// that must be right too.
+func TestTemplateComments(t *testing.T) {
+	offered := regexp.MustCompile(`(?m)^( *)# (( *[a-z0-9]+ += |(site|node) "|\}).*)$`)
+	op := &fleet.Operator{Name: "nico", Key: hostKeyLine}
+	text := offered.ReplaceAll(Template("cats", op), []byte("$1$2"))
+	if n := bytes.Count(text, []byte("node \"")); n != 2 {
+		t.Fatalf("%d nodes in\n%s", n, text)
+	}
+	_, diags := Parse([]Source{{"fleet.hcl", text}})
+	// The roles it shows are all refused, which a fleet cannot do.
+	var left []string
+	for _, d := range diags {
+		left = append(left, d.Message)
+	}
+	want := []string{
+		`node "first": nodes could not reach each other: no node is a hub`,
+		`node "first": no node is left to be a server`,
+	}
+	if diff := cmp.Diff(want, left); diff != "" {
+		t.Errorf("(-want +got):\n%s\n%s", diff, text)
+	}
+}
+
+// garbage is what a file may hold that is none of ours, each large.
+func garbage() map[string][]byte {
+	fill := func(s string) []byte { return bytes.Repeat([]byte(s), MaxSize/len(s)) }
+	random := make([]byte, MaxSize)
+	state := uint32(1)
+	for i := range random {
+		state = state*1664525 + 1013904223 // Numerical Recipes' generator
+		random[i] = ' ' + byte(state>>24)%95
+		if state>>20%80 == 0 {
+			random[i] = '\n'
+		}
+	}
+	return map[string][]byte{
+		"random": random, "braces": fill("{"), "brackets": fill("[\n"), "quotes": fill("\""), "words": fill("a "),
+		"lines": fill("a\n"), "blocks": fill("a \"b\" {}\n"), "open blocks": fill("node \"b\" {\n"), "nodes": fill("node \"b\" {}\n"),
+		"attributes": fill("a = 1\n"), "comment": append([]byte("/*"), fill("x")[2:]...), "heredoc": append([]byte("a = <<E\n"), fill("x\n")[8:]...),
+		"conflicts": fill("<<<<<<< a\n=======\n>>>>>>> b\n"), "keys": fill("-----BEGIN PRIVATE KEY-----\n"), "half keys": fill("AGE-SECRET-KEY-"),
+		"minus": append([]byte("a = "), fill("-")[4:]...), "newlines": fill("\n"), "escapes": fill("\\"), "template": fill("${\""),
+		"zeros": make([]byte, MaxSize), "latin1": fill("k\xe4tzchen\n"), "question marks": append([]byte("a = 1"), fill("?1")[5:]...),
+	}
+}
+
+func TestGarbageAnswersSoon(t *testing.T) {
+	const bar = time.Second
+	slack := time.Duration(4) // the machine may be busy, and the race detector is slow
+	for name, content := range garbage() {
+		t.Run(name, func(t *testing.T) {
+			for _, parse := range []func() int{
+				func() int { _, d := Parse([]Source{{"fleet.hcl", content}}); return writeAll(t, d) },
+				func() int { _, d := ParseLock(Source{"fleet.lock.hcl", content}); return writeAll(t, d) },
+			} {
+				start := time.Now()
+				if parse() == 0 {
+					t.Error("no mistake in it")
+				}
+				if took := time.Since(start); took > slack*bar {
+					t.Errorf("took %v", took)
+				} else {
+					t.Logf("took %v", took)
+				}
+			}
+		})
+	}
+}
+
+func writeAll(t *testing.T, d Diagnostics) int {
+	t.Helper()
+	var b bytes.Buffer
+	if err := d.Write(&b, term.NewPalette(true)); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > 200_000 {
+		t.Errorf("prints %d bytes", b.Len())
+	}
+	return d.Mistakes()
+}
+
+func TestSizeLimit(t *testing.T) {
+	_, diags := Parse([]Source{{"fleet.hcl", bytes.Repeat([]byte("#"), MaxSize+1)}})
+	if len(diags) == 0 || !strings.Contains(diags[0].Message, "larger than 10 MB") {
+		t.Errorf("got %v", diags)
+	}
+}
+
+func manyNodes(n int) []byte {
+	var b strings.Builder
+	b.WriteString("fleet \"big\" {\n}\n\nsite \"rack\" { kind = \"datacenter\" }\n")
+	for i := range n {
+		fmt.Fprintf(&b, "\nnode \"node-%d\" {\n  site   = site.rack\n  public = [\"198.51.%d.%d\", \"2001:db8::%x\"]\n  os     = \"debian\"\n}\n", i, i/256, i%256, i+1)
+	}
+	return []byte(b.String())
+}
+
+func manyLocked(n int) *fleet.Lock {
+	l := sampleLock()
+	v4, v6 := l.Mesh.V4.Addr(), l.Mesh.V6.Addr()
+	for i := range n {
+		v4, v6 = v4.Next(), v6.Next()
+		l.Nodes = append(l.Nodes, fleet.NodeLock{
+			Name: fleet.NodeName(fmt.Sprintf("node-%06d", i)), V4: v4, V6: v6, MeshKey: fleet.Key{byte(i), byte(i >> 8), 1},
+			HostKeys: []string{hostKeyLine}, Arch: "amd64", Generation: 3,
+		})
+	}
+	return l
+}
+
+func benchmarkParse(b *testing.B, n int) {
+	src := Source{"fleet.hcl", manyNodes(n)}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(src.Content)))
+	for b.Loop() {
+		if f, _ := Parse([]Source{src}); f == nil || len(f.Nodes) != n {
+			b.Fatal("mistakes")
+		}
+	}
+}
+
+func BenchmarkParse100(b *testing.B)   { benchmarkParse(b, 100) }
+func BenchmarkParse1000(b *testing.B)  { benchmarkParse(b, 1000) }
+func BenchmarkParse10000(b *testing.B) { benchmarkParse(b, 10000) }
+
+func benchmarkParseLock(b *testing.B, n int) {
+	text, err := NewLock("fleet.lock.hcl").Update(manyLocked(n))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if l, _ := ParseLock(Source{"fleet.lock.hcl", text}); l == nil || len(l.nodes) != n {
+			b.Fatal("mistakes")
+		}
+	}
+}
+
+func BenchmarkParseLock100(b *testing.B)   { benchmarkParseLock(b, 100) }
+func BenchmarkParseLock1000(b *testing.B)  { benchmarkParseLock(b, 1000) }
+func BenchmarkParseLock10000(b *testing.B) { benchmarkParseLock(b, 10000) }
+
+// BenchmarkUpdateLock10000 confirms one node of many.
+func BenchmarkUpdateLock10000(b *testing.B) {
+	l := NewLock("fleet.lock.hcl")
+	lock := manyLocked(10000)
+	if _, err := l.Update(lock); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		lock.Nodes[5000].Generation++
+		if _, err := l.Update(lock); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(Template("cats", nil)))
+	f.Add(manyNodes(3))
+	f.Add([]byte("fleet \"a\" {\n  operators = { x = <<E\n-----BEGIN PRIVATE KEY-----\nE\n}\n}\n<<<<<<< a\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got, diags := Parse([]Source{{"a.hcl", text}, {"b.hcl", []byte("node \"x\" {\n")}})
+		if got != nil {
+			t.Error("a fleet in spite of mistakes")
+		}
+		writeAll(t, diags)
+		if got, diags = Parse([]Source{{"a.hcl", text}}); (got == nil) != (diags.Mistakes() > 0) {
+			t.Errorf("%d mistakes, fleet %v", diags.Mistakes(), got)
+		}
+		var b bytes.Buffer
+		if err := diags.Write(&b, term.NewPalette(false)); err != nil {
+			t.Fatal(err)
+		}
+		if i := bytes.IndexFunc(b.Bytes(), func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' }); i >= 0 {
+			t.Errorf("prints a control character: %q", b.Bytes())
+		}
+		if formatted, diags := Format(Source{"a.hcl", text}); len(diags) == 0 && !bytes.Equal(hclwrite.Format(formatted), formatted) {
+			t.Logf("not stable: %q", formatted)
+		}
+	})
+}
+
+func FuzzParseLock(f *testing.F) {
+	text, err := NewLock("fleet.lock.hcl").Update(sampleLock("bianco", "cosmo"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte("version = 1\nnode \"b\" { v4 = \"10.0.0.1\" } # x\n\n\n# y\nnode \"a\" {}\nunknown {\n}\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, diags := ParseLock(Source{"fleet.lock.hcl", text})
+		if l == nil {
+			if diags.Mistakes() == 0 {
+				t.Error("neither lock nor mistake")
+			}
+			return
+		}
+		same, err := l.Update(l.Lock())
+		if err != nil || !bytes.Equal(same, text) {
+			t.Fatalf("updated to itself: %v\n%q\n%q", err, text, same)
+		}
+		// Whatever is in the file, a change gives a file that says the change.
+		lock := l.Lock()
+		if len(lock.Nodes) > 0 {
+			lock.Nodes[0].Arch = "arm64"
+		}
+		if len(lock.Nodes) > 1 {
+			lock.Remove(lock.Nodes[1].Name)
+		}
+		lock.Put(fleet.NodeLock{Name: "fuzzed", Generation: 1})
+		lock.Version, lock.Generation = LockVersion, lock.Generation/2
+		lock.Mesh = fleet.Ranges{}
+		if _, err := l.Update(lock); err != nil {
+			t.Fatalf("%v\n%q", err, text)
+		}
+		if diff := lockDiff(lock, l.Lock()); diff != "" {
+			t.Errorf("after a change of %q (-want +got):\n%s", text, diff)
+		}
+	})
+}
