@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
@@ -47,6 +49,9 @@ func (m Machine) Prepare(files map[string]File) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
+	}
+	if err := m.makeTun(); err != nil {
+		return err
 	}
 	root, err := os.OpenRoot(m.upper())
 	if err != nil {
@@ -88,6 +93,19 @@ func makeDir(root *os.Root, path string) error {
 	return errors.Join(err, root.Chmod(path, 0o755))
 }
 
+// makeTun makes the machine's own /dev/net/tun, as udev makes it on Debian:
+// open to all, since the kernel asks for CAP_NET_ADMIN anyhow. This box's node
+// may be closed to all but root, and is not ours to change.
+func (m Machine) makeTun() error {
+	const major, minor = 10, 200 // Documentation/admin-guide/devices.txt
+	err := unix.Mknod(m.tun(), unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make %s: %w", m.tun(), err)
+	}
+	return os.Chmod(m.tun(), 0o666)
+}
+
+func (m Machine) tun() string   { return filepath.Join(m.Disk, "tun") }
 func (m Machine) upper() string { return filepath.Join(m.Disk, "upper") }
 func (m Machine) work() string  { return filepath.Join(m.Disk, "work") }
 func (m Machine) mount() string { return filepath.Join(m.Run, m.Host+".root") }
@@ -167,7 +185,7 @@ func (m Machine) nspawn() []string {
 		"systemd-nspawn", "--quiet", "--register=no", "--directory=" + m.mount(), "--machine=" + m.Name(),
 		"--hostname=" + m.Host, "--network-namespace-path=" + m.Net,
 		// What container engines in the machine need; it is no prison.
-		"--capability=all", "--system-call-filter=@keyring bpf @mount add_key", "--bind=/dev/net/tun",
+		"--capability=all", "--system-call-filter=@keyring bpf @mount add_key", "--bind=" + m.tun() + ":/dev/net/tun",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot",
 	}
 	if !systemdHost() {
