@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -38,9 +39,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.As(err, &code):
 		return int(code)
 	}
-	fmt.Fprintf(stderr, "moggy: error: %v\n", err)
-	for _, h := range hint.All(err) {
-		fmt.Fprintf(stderr, "moggy: hint:  %s\n", h)
-	}
+	report(stderr, err)
 	return 1
+}
+
+// report prints an error, a line for each that it joins, then its hints, each
+// once.
+func report(w io.Writer, err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(w, "moggy: error: %s\n", strings.TrimRight(line, "\n"))
+	}
+	seen := make(map[string]bool)
+	for _, h := range hint.All(err) {
+		if !seen[h] {
+			seen[h] = true
+			fmt.Fprintf(w, "moggy: hint:  %s\n", h)
+		}
+	}
 }

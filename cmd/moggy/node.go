@@ -79,10 +79,7 @@ func (n *nodeApp) exit(err error) error {
 	default:
 		return err
 	}
-	fmt.Fprintf(n.stderr, "moggy: error: %v\n", err)
-	for _, h := range hint.All(err) {
-		fmt.Fprintf(n.stderr, "moggy: hint:  %s\n", h)
-	}
+	report(n.stderr, err)
 	return exitCode(code)
 }
 

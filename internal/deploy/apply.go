@@ -16,27 +16,28 @@ import (
 	"github.com/moggyfleet/moggy/internal/plan"
 )
 
-// Apply carries the plan out, wave by wave. After first contact the plan is
-// made anew, since keys that nobody knew are in it. A node that fails stops
-// its own steps and every wave that follows; the others keep what they have.
-// The error holds a Failed.
-func (d *Deployment) Apply(ctx context.Context, p *plan.Plan) error {
-	if names := contacts(p); len(names) > 0 {
-		failed := d.each(ctx, names, d.contact)
-		if len(failed) == len(names) {
-			return failed.err()
-		}
-		seen, err := d.Observe(ctx, observeTimeout)
-		if err != nil {
-			return err
-		}
-		again, err := d.Plan(ctx, seen)
-		if err != nil {
-			return err
-		}
-		return errors.Join(failed.err(), d.waves(ctx, again))
+// Apply carries the plan out, wave by wave, and returns the plan it ended
+// with: after first contact it is made anew, since keys that nobody knew are
+// in it. A node that fails stops its own steps and every wave that follows;
+// the others keep what they have. The error holds a Failed.
+func (d *Deployment) Apply(ctx context.Context, p *plan.Plan) (*plan.Plan, error) {
+	names := contacts(p)
+	if len(names) == 0 {
+		return p, d.waves(ctx, p)
 	}
-	return d.waves(ctx, p)
+	failed := d.each(ctx, names, d.contact)
+	if len(failed) == len(names) {
+		return p, failed.err()
+	}
+	seen, err := d.Observe(ctx, observeTimeout)
+	if err != nil {
+		return p, err
+	}
+	again, err := d.Plan(ctx, seen)
+	if err != nil {
+		return p, err
+	}
+	return again, errors.Join(failed.err(), d.waves(ctx, again))
 }
 
 func contacts(p *plan.Plan) []fleet.NodeName {
@@ -103,25 +104,11 @@ func (d *Deployment) step(ctx context.Context, s plan.Step, n plan.NodePlan) err
 	return fmt.Errorf("step %s: not to be done here", s.Kind)
 }
 
-// at is the node's moggy: the one of its generation, or the one that first
-// contact brought.
-func (d *Deployment) at(n plan.NodePlan) target {
-	t := d.target(n.Node)
-	if n.From == 0 {
-		t.path = firstDir + "/moggy"
-	}
-	return t
-}
-
-func (d *Deployment) tell(name fleet.NodeName) func(string) {
-	return func(text string) { d.Progress.Step(string(name), text) }
-}
-
 func (d *Deployment) packages(ctx context.Context, n plan.NodePlan) error {
 	ctx, stop := context.WithTimeoutCause(ctx, packagesTimeout, errors.New("installing packages took too long"))
 	defer stop()
 	d.Progress.Step(string(n.Node), "installing "+fmt.Sprint(n.Packages))
-	_, err := d.at(n).packages(ctx, n.Packages)
+	_, err := d.target(n.Node).packages(ctx, n.Packages)
 	return err
 }
 
@@ -129,7 +116,10 @@ func (d *Deployment) stage(ctx context.Context, n plan.NodePlan) error {
 	ctx, stop := context.WithTimeoutCause(ctx, stageTimeout, errors.New("bringing the files took too long"))
 	defer stop()
 	d.Progress.Step(string(n.Node), fmt.Sprintf("staging generation %d", n.To))
-	return d.at(n).stage(ctx, n.Manifest, d.opener(n), d.tell(n.Node))
+	tell := func(text string) {
+		d.Progress.Step(string(n.Node), fmt.Sprintf("staging generation %d: %s", n.To, text))
+	}
+	return d.target(n.Node).stage(ctx, n.Manifest, d.opener(n), tell)
 }
 
 // opener finds content by digest, in the plan or among the binaries.
@@ -155,12 +145,13 @@ func (d *Deployment) activate(ctx context.Context, n plan.NodePlan) error {
 	defer stop()
 	number := strconv.Itoa(n.To)
 	d.Progress.Step(string(n.Node), "activating generation "+number)
-	err := d.at(n).follow(ctx, d.tell(n.Node), "activate", number, "--digest", string(protocol.DigestOf(n.Manifest)))
+	tell := func(text string) { d.Progress.Step(string(n.Node), "activating generation "+number+": "+text) }
+	err := d.target(n.Node).follow(ctx, tell, "activate", number, "--digest", string(protocol.DigestOf(n.Manifest)))
 	until := time.Now().Add(reattach)
 	for lost(err) && ctx.Err() == nil && time.Now().Before(until) {
 		d.Progress.Step(string(n.Node), "connection lost, looking for it again")
 		pause(ctx, time.Second)
-		err = d.at(n).follow(ctx, d.tell(n.Node), "wait", number)
+		err = d.target(n.Node).follow(ctx, tell, "wait", number)
 	}
 	return err
 }

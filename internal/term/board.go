@@ -35,8 +35,14 @@ func NewBoard(w io.Writer, live bool, columns int, p Palette, names ...string) *
 	return b
 }
 
-// Step says what name is doing now.
-func (b *Board) Step(name, text string) { b.set(name, b.palette.Change("~"), text) }
+// Step says what name is doing now. What stands after a colon is detail, which
+// only a live board shows.
+func (b *Board) Step(name, text string) {
+	if !b.live {
+		text, _, _ = strings.Cut(text, ": ")
+	}
+	b.set(name, b.palette.Change("~"), text)
+}
 
 // Done says that name is ready.
 func (b *Board) Done(name, text string) { b.set(name, b.palette.Good("+"), text) }
