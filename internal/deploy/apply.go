@@ -107,7 +107,7 @@ func (d *Deployment) step(ctx context.Context, s plan.Step, n plan.NodePlan) err
 func (d *Deployment) packages(ctx context.Context, n plan.NodePlan) error {
 	ctx, stop := context.WithTimeoutCause(ctx, packagesTimeout, errors.New("installing packages took too long"))
 	defer stop()
-	d.Progress.Step(string(n.Node), "installing "+fmt.Sprint(n.Packages))
+	d.Progress.Step(string(n.Node), "installing "+strings.Join(n.Packages, ", "))
 	_, err := d.target(n.Node).packages(ctx, n.Packages)
 	return err
 }
