@@ -50,7 +50,7 @@ can be up side by side.`,
 	cmd.AddCommand(
 		newLabUpCommand(l), newLabDownCommand(l), newLabStatusCommand(l),
 		newLabRunCommand(l), newLabExecCommand(l), newLabSSHCommand(l), newLabCopyCommand(l),
-		newLabFailCommand(l), newLabHealCommand(l), newLabCutCommand(l), newLabLossCommand(l), newLabNATCommand(l),
+		newLabFailCommand(l), newLabHealCommand(l), newLabCutCommand(l), newLabLossCommand(l), newLabNATCommand(l), newLabDrillCommand(l),
 		newLabServeCommand(l),
 	)
 	return cmd
