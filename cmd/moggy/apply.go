@@ -51,7 +51,8 @@ have.`,
 			if err := a.showPlan(p, !noDiff && !yes); err != nil {
 				return err
 			}
-			if !p.Changes() {
+			if len(p.Waves) == 0 {
+				a.tellJoin(p)
 				return away(p)
 			}
 			if !yes {
@@ -63,22 +64,31 @@ have.`,
 					return errors.New("not carried out, nothing was changed")
 				}
 			}
-			if err := d.Apply(ctx, p); err != nil {
+			p, err = d.Apply(ctx, p)
+			if err != nil {
 				return interrupted(ctx, applied(err))
 			}
-			fmt.Fprintf(a.stderr, "Done in %.1f s.\n", time.Since(started).Seconds())
-			for _, n := range p.Nodes {
-				if n.Action == plan.ActionJoin {
-					fmt.Fprintf(a.stderr, "Next, for %s, which nobody can reach: moggy token %s\n", n.Node, n.Node)
-				}
+			if err := away(p); err != nil {
+				return err
 			}
-			return away(p)
+			fmt.Fprintf(a.stderr, "Done in %.1f s.\n", time.Since(started).Seconds())
+			a.tellJoin(p)
+			return nil
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before carrying the plan out")
 	cmd.Flags().BoolVar(&noDiff, "no-diff", false, "name the files that change, without their differences")
 	cmd.Flags().BoolVar(&a.acceptNew, "accept-new", false, "take the host keys of new machines as they come")
 	return cmd
+}
+
+// tellJoin names what an apply cannot do for those that nobody can reach.
+func (a *app) tellJoin(p *plan.Plan) {
+	for _, n := range p.Nodes {
+		if n.Action == plan.ActionJoin {
+			fmt.Fprintf(a.stderr, "Next, for %s, which nobody can reach: moggy token %s\n", n.Node, n.Node)
+		}
+	}
 }
 
 // applied adds to a failed apply what stands and what to do.

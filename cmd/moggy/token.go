@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+	"github.com/moggyfleet/moggy/internal/status"
+)
+
+// Bounds of a token's life: long enough to walk to the machine, short enough
+// that one found later is worth nothing.
+const (
+	minValid = time.Minute
+	maxValid = 7 * 24 * time.Hour
+)
+
+func newTokenCommand(a *app) *cobra.Command {
+	var valid time.Duration
+	cmd := &cobra.Command{
+		Use:   "token NODE",
+		Short: "Let one machine join as NODE, once",
+		Long: `Token prints, on standard output and nowhere else, what lets one machine join as
+that node: for machines that nobody can reach from outside. It works once and
+expires after an hour, unless --valid says otherwise.
+
+On the machine, as root:
+
+    moggy join           # asks for the token, so that it lands in no history
+
+Whoever has the token can become that node until it is used or expires: carry it
+as you would a password.`,
+		Example: `  moggy token bianco
+  moggy token bianco | ssh nico@192.168.1.20 sudo moggy join -`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeNode,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if valid < minValid || valid > maxValid {
+				return hint.New(fmt.Sprintf("--valid %s: out of range", valid), "between %s and %s", minValid, maxValid)
+			}
+			d, done, err := a.deployment()
+			if err != nil {
+				return err
+			}
+			defer done()
+			t, missed, err := d.Invite(cmd.Context(), fleet.NodeName(args[0]), valid, time.Now())
+			if err != nil {
+				return interrupted(cmd.Context(), err)
+			}
+			if len(missed) > 0 {
+				fmt.Fprintf(a.stderr, "moggy: note:  not every hub knows of it, which does no harm as long as another does\n")
+			}
+			fmt.Fprintf(a.stderr, "For %s, once, within %s. There, as root: moggy join\n", t.Node, status.Span(valid))
+			if a.json {
+				return a.printJSON(map[string]any{"version": 1, "node": t.Node, "token": t.Encode(), "expires": time.Unix(t.Expires, 0).UTC()})
+			}
+			_, err = fmt.Fprintln(a.stdout, t.Encode())
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&valid, "valid", time.Hour, "how long it can be used (`duration`: 30m, 24h)")
+	return cmd
+}
