@@ -29,8 +29,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "moggy",
-		Short:         "One file describes a fleet of odd machines; moggy makes it a platform",
+		Use:   "moggy",
+		Short: "One file describes a fleet of odd machines; moggy makes it a platform",
 		Long: `One file, fleet.hcl, describes a fleet of odd machines: rented servers, old
 computers at home, some behind a carrier's NAT. moggy makes it a platform: a
 mesh that no machine's loss cuts, changes that reach every machine over your own
