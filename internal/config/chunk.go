@@ -31,11 +31,7 @@ const (
 	maxNesting = 100
 )
 
-// A top-level block starts at the beginning of a line.
-var (
-	header  = regexp.MustCompile(`^([A-Za-z_][\w-]*)[ \t]*("[^"\n]*"[ \t]*)?\{`)
-	heredoc = regexp.MustCompile(`^<<-?([\pL_][\pL\pN_-]*)\r?\n`)
-)
+var heredoc = regexp.MustCompile(`^<<-?([\pL_][\pL\pN_-]*)\r?\n`)
 
 // splitter cuts a text into chunks, line by line. It knows just enough of HCL
 // to pass over comments, quoted texts and heredocs.
@@ -99,8 +95,27 @@ func (s *splitter) starts() bool {
 	if len(line) == 0 || line[0] <= ' ' { // nearly all lines: indented or empty
 		return false
 	}
-	m := header.FindSubmatch(line)
-	return m != nil && (s.depth == 0 || m[2] != nil && slices.Contains(s.kinds, string(m[1])))
+	kind, named, ok := header(line)
+	return ok && (s.depth == 0 || named && slices.Contains(s.kinds, kind))
+}
+
+// header reads the first line of a block: a type, perhaps a name in quotes, and
+// a brace.
+func header(line []byte) (kind string, named, ok bool) {
+	word := 0
+	for word < len(line) && (line[word] >= 'a' && line[word] <= 'z' || line[word] >= 'A' && line[word] <= 'Z' ||
+		line[word] == '_' || word > 0 && (line[word] >= '0' && line[word] <= '9' || line[word] == '-')) {
+		word++
+	}
+	rest := bytes.TrimLeft(line[word:], " \t")
+	if len(rest) > 0 && rest[0] == '"' {
+		end := bytes.IndexByte(rest[1:], '"')
+		if end < 0 {
+			return "", false, false
+		}
+		named, rest = true, bytes.TrimLeft(rest[end+2:], " \t")
+	}
+	return string(line[:word]), named, word > 0 && len(rest) > 0 && rest[0] == '{'
 }
 
 // scanLine passes over one line.

@@ -95,7 +95,7 @@ func (d *decoder) read(t *text) {
 		return
 	}
 	before := len(d.list)
-	all := t.parse(d.report, d.kindNames(), func(b body) bool {
+	all := t.parse(d.report, d.kindNames(), nil, func(b body) bool {
 		for _, a := range b.Attributes {
 			d.strayAttribute(a)
 		}

@@ -8,7 +8,7 @@ func Format(src Source) ([]byte, Diagnostics) {
 	r := newReport([]Source{src})
 	t := r.texts[0]
 	if t.readable(r) {
-		t.parse(r, newDecoder(r).kindNames(), func(body) bool { return true })
+		t.parse(r, newDecoder(r).kindNames(), nil, func(body) bool { return true })
 	}
 	list := r.finish()
 	if list.Mistakes() > 0 {

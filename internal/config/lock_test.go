@@ -77,3 +77,162 @@ func TestLockIsWrittenAsFormatted(t *testing.T) {
 		t.Errorf("no header:\n%s", text)
 	}
 }
+
+const lockByHand = `# Kept by hand.
+version = 1
+fleet   = "cats" # ours
+color   = "grey" # a later release's
+
+generation = 42
+
+mesh {
+  v4  = "10.77.0.0/16"
+  v6  = "fd7a:6d6f:6767::/48"
+  mtu = 1280
+}
+
+# In the cellar.
+node "bianco" {
+  v4 = "10.77.0.1"
+
+  # asked on Monday
+  arch = "amd64" # old
+  paws = 4
+
+  tail {
+    length = 30
+  }
+}
+
+engine "nomad" {
+  version = "1.11.3"
+}
+
+node "cosmo" { v4 = "10.77.0.2" }
+# Behind everything.
+`
+
+func TestLockUpdateChangesNothingElse(t *testing.T) {
+	tests := map[string]struct {
+		change   func(*fleet.Lock)
+		old, new string // what is replaced in lockByHand
+	}{
+		"nothing":     {func(*fleet.Lock) {}, "", ""},
+		"generation":  {func(l *fleet.Lock) { l.Generation = 43 }, "generation = 42", "generation = 43"},
+		"a value":     {func(l *fleet.Lock) { l.Nodes[0].Arch = "arm64" }, `"amd64" # old`, `"arm64" # old`},
+		"a new value": {func(l *fleet.Lock) { l.Nodes[0].Generation = 7 }, "    length = 30\n  }\n}", "    length = 30\n  }\n  generation = 7\n}"},
+		"a value on one line": {
+			func(l *fleet.Lock) { l.Nodes[1].V4 = netip.MustParseAddr("10.77.0.9") }, `"10.77.0.2"`, `"10.77.0.9"`,
+		},
+		"a new value on one line": {
+			func(l *fleet.Lock) { l.Nodes[1].Generation = 7 },
+			`node "cosmo" { v4 = "10.77.0.2" }`, "node \"cosmo\" {\n  v4 = \"10.77.0.2\" \n  generation = 7\n}",
+		},
+		"a value that goes": {func(l *fleet.Lock) { l.Nodes[0].Arch = "" }, `"amd64" # old`, `"" # old`},
+		"a range": {
+			func(l *fleet.Lock) { l.Mesh.V6 = netip.MustParsePrefix("fd00::/48") }, `"fd7a:6d6f:6767::/48"`, `"fd00::/48"`,
+		},
+		"a node that goes": {
+			func(l *fleet.Lock) { l.Remove("bianco") },
+			lockByHand[strings.Index(lockByHand, "\n# In the"):strings.Index(lockByHand, "\nengine")], "",
+		},
+		"the last node goes": {func(l *fleet.Lock) { l.Remove("cosmo") }, "\nnode \"cosmo\" { v4 = \"10.77.0.2\" }\n", ""},
+		"a node in front": {
+			func(l *fleet.Lock) { l.Put(fleet.NodeLock{Name: "ari"}) }, "# In the cellar.", nodeText(fleet.NodeLock{Name: "ari"}) + "\n\n# In the cellar.",
+		},
+		"a node between": {
+			func(l *fleet.Lock) { l.Put(fleet.NodeLock{Name: "bob"}) }, "node \"cosmo\"", nodeText(fleet.NodeLock{Name: "bob"}) + "\n\nnode \"cosmo\"",
+		},
+		"a node behind": {
+			func(l *fleet.Lock) { l.Put(fleet.NodeLock{Name: "ziggy"}) },
+			"# Behind everything.\n", "# Behind everything.\n\n" + nodeText(fleet.NodeLock{Name: "ziggy"}) + "\n",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := parseLock(t, lockByHand)
+			lock := l.Lock()
+			tt.change(lock)
+			want := lockByHand
+			if tt.old != "" {
+				if want = strings.Replace(lockByHand, tt.old, tt.new, 1); want == lockByHand {
+					t.Fatal("the test replaces nothing")
+				}
+			}
+			if diff := cmp.Diff(want, rewrite(t, l, lock)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLockUpdateAllAtOnce(t *testing.T) {
+	l := parseLock(t, lockByHand)
+	lock := sampleLock("anna", "ari", "zoe")
+	text := rewrite(t, l, lock)
+	for _, kept := range []string{"# Kept by hand.\n", "# ours", "color   = \"grey\"", "mtu = 1280", "engine \"nomad\" {\n  version = \"1.11.3\"\n}\n", "# Behind everything.\n"} {
+		if !strings.Contains(text, kept) {
+			t.Errorf("lost %q of\n%s", kept, text)
+		}
+	}
+	if again := rewrite(t, parseLock(t, text), lock); again != text {
+		t.Errorf("the second time:\n%s", cmp.Diff(text, again))
+	}
+}
+
+func TestLockInTheMinimalFile(t *testing.T) {
+	for _, text := range []string{"version = 1", "version = 1\n", "version = 1 # x\n\n\n", "version=1\nmesh {}\n", "version = 1\nmesh {\n}"} {
+		rewrite(t, parseLock(t, text), sampleLock("ari", "zoe"))
+	}
+}
+
+func TestLockGrowsAsItWasWritten(t *testing.T) {
+	// However a lock came about, the same nodes give the same text.
+	want := rewrite(t, NewLock("fleet.lock.hcl"), sampleLock("ari", "bianco", "cosmo"))
+	l := NewLock("fleet.lock.hcl")
+	rewrite(t, l, sampleLock())
+	full := sampleLock("ari", "bianco", "cosmo")
+	for _, name := range []fleet.NodeName{"cosmo", "ari", "bianco"} {
+		lock := l.Lock()
+		n := full.Node(name)
+		n.Arch = "" // first contact comes later
+		lock.Put(n)
+		rewrite(t, l, lock)
+		lock.Put(full.Node(name))
+		rewrite(t, l, lock)
+	}
+	lock := l.Lock()
+	extra := lock.Clone()
+	extra.Put(fleet.NodeLock{Name: "bob"})
+	rewrite(t, l, extra)
+	if diff := cmp.Diff(want, rewrite(t, l, lock)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestLockRefusesToWriteNonsense(t *testing.T) {
+	l := parseLock(t, lockByHand)
+	lock := l.Lock()
+	lock.Nodes[0].V4 = lock.Nodes[1].V4
+	if text, err := l.Update(lock); err == nil {
+		t.Errorf("wrote two nodes with one address:\n%s", text)
+	}
+	if string(l.Text()) != lockByHand {
+		t.Error("and changed the file's text")
+	}
+}
+
+func TestLockOfAnotherFleet(t *testing.T) {
+	l := parseLock(t, lockByHand)
+	if diags := l.Check(&fleet.Fleet{Name: "cats"}); len(diags) > 0 {
+		t.Errorf("of its own fleet: %v", diags)
+	}
+	diags := l.Check(&fleet.Fleet{Name: "dogs"})
+	want := `this is the lock of the fleet "cats", and the file describes "dogs"`
+	if len(diags) != 1 || diags[0].Message != want || diags[0].Line != 3 {
+		t.Errorf("got %+v", diags)
+	}
+	if diags := NewLock("x").Check(&fleet.Fleet{Name: "dogs"}); len(diags) > 0 {
+		t.Errorf("of a new lock: %v", diags)
+	}
+}

@@ -29,9 +29,9 @@ func (b body) start() hcl.Range {
 }
 
 // parse reads a text block by block and reports its syntax mistakes. kinds are
-// the block types that stand at its top; each says whether to go on. It returns
-// whether the text was read to its end.
-func (t *text) parse(r *report, kinds []string, each func(body) bool) bool {
+// the block types that stand at its top; each says whether to go on. What
+// short takes is not parsed. It returns whether the text was read to its end.
+func (t *text) parse(r *report, kinds []string, short func(chunk) bool, each func(body) bool) bool {
 	s := newSplitter(t.Content, kinds)
 	for c, ok := s.next(); ok && !r.full(); c, ok = s.next() {
 		if c.deep >= 0 {
@@ -43,6 +43,9 @@ func (t *text) parse(r *report, kinds []string, each func(body) bool) bool {
 			r.mistake(hcl.Range{Filename: t.Name, Start: c.start, End: c.start}, "start each block at the beginning of a line",
 				"no block ends within %d kB of here", maxChunk>>10)
 			return false
+		}
+		if short != nil && short(c) {
+			continue
 		}
 		file, diags := hclsyntax.ParseConfig(c.text, t.Name, c.start)
 		t.translate(r, diags, kinds)
