@@ -34,19 +34,19 @@ func readKey(path string) (wire.PrivateKey, error) {
 }
 
 // readConfig reads mesh.json for the node whose key is own.
-func readConfig(path string, own fleet.Key) (fleet.AgentConfig, error) {
+func readConfig(path string, own fleet.Key) (fleet.AgentConfig, fleet.Digest, error) {
+	var c fleet.AgentConfig
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fleet.AgentConfig{}, fmt.Errorf("mesh configuration: %w", err)
+		return c, "", fmt.Errorf("mesh configuration: %w", err)
 	}
-	var c fleet.AgentConfig
 	if err := json.Unmarshal(text, &c); err != nil {
-		return fleet.AgentConfig{}, fmt.Errorf("%s: %w", path, err)
+		return c, "", fmt.Errorf("%s: %w", path, err)
 	}
 	if err := validate(c, own); err != nil {
-		return fleet.AgentConfig{}, fmt.Errorf("%s: %w", path, err)
+		return c, "", fmt.Errorf("%s: %w", path, err)
 	}
-	return c, nil
+	return c, fleet.DigestOf(text), nil
 }
 
 // validate refuses what would cut the node off, before anything is changed.

@@ -37,6 +37,11 @@ func (a *Agent) drive(ctx context.Context) error {
 		case <-a.wake:
 		case <-timer.C:
 		}
+		if a.changed.Swap(false) {
+			if err := a.apply(); err != nil {
+				a.log.Error("new node not added", fieldError, err)
+			}
+		}
 		now := time.Now()
 		timer.Reset(a.step(now).Sub(now))
 		a.restartPeers()
@@ -51,19 +56,19 @@ func orForever(d time.Duration) time.Duration {
 }
 
 func (a *Agent) reloadNow() error {
-	conf, err := a.load()
+	port := a.conf.Port
+	err := a.load()
+	if err == nil {
+		err = a.apply()
+	}
 	if err != nil {
 		a.log.Error("configuration not taken over", fieldError, err)
 		return err
 	}
-	if conf.Port != a.conf.Port {
-		a.log.Warn("another port needs a restart", fieldPort, conf.Port)
+	if a.conf.Port != port {
+		a.log.Warn("another port needs a restart", fieldPort, a.conf.Port)
 	}
-	if err := a.apply(conf); err != nil {
-		a.log.Error("configuration not taken over", fieldError, err)
-		return err
-	}
-	a.log.Info("configuration reloaded", fieldPeers, len(conf.Nodes)-1)
+	a.log.Info("configuration reloaded", fieldPeers, len(a.nodes))
 	return nil
 }
 
@@ -121,6 +126,9 @@ func (a *Agent) Frame(b []byte, from path.Source) {
 	now := time.Now()
 	switch wire.Classify(b) {
 	case wire.Ping, wire.Pong, wire.Call, wire.Notice:
+	case wire.JoinRequest:
+		a.join(now, b, from)
+		return
 	default:
 		return
 	}

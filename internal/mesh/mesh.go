@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,11 +53,16 @@ type Agent struct {
 	dev   *link.Device
 	relay *relay.Forwarder
 
-	wake   chan struct{} // something changed: look again
-	reload chan chan error
+	invites *invitations
 
-	mu       sync.Mutex // of all below
-	conf     fleet.AgentConfig
+	wake    chan struct{} // something changed: look again
+	changed atomic.Bool   // somebody joined
+	reload  chan chan error
+
+	mu       sync.Mutex        // of all below
+	file     fleet.AgentConfig // mesh.json
+	digest   fleet.Digest      // of mesh.json
+	conf     fleet.AgentConfig // what is in force: file, and who joined since
 	engine   *path.Engine
 	ring     *wire.Keyring
 	nodes    map[wire.ID]fleet.MeshNode // without ourselves
@@ -83,11 +89,10 @@ func New(opt Options) *Agent {
 // Run keeps the node on the mesh until ctx is done. It returns nil then, and an
 // error if it cannot start or the interface is taken away.
 func (a *Agent) Run(ctx context.Context) error {
-	conf, err := a.load()
-	if err != nil {
+	if err := a.load(); err != nil {
 		return err
 	}
-	if err := a.start(conf); err != nil {
+	if err := a.start(); err != nil {
 		return err
 	}
 	defer a.stop()
@@ -95,8 +100,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	self, _ := a.split(conf)
-	a.log.Info("mesh up", fieldNode, self.Name, fieldPeers, len(conf.Nodes)-1, fieldPort, conf.Port)
+	self, _ := a.split(a.conf)
+	a.log.Info("mesh up", fieldNode, self.Name, fieldPeers, len(a.nodes), fieldPort, a.conf.Port)
 	if a.opt.Notify != nil {
 		a.opt.Notify("READY=1")
 	}
@@ -130,25 +135,32 @@ func (a *Agent) Reload(ctx context.Context) error {
 	}
 }
 
-func (a *Agent) load() (fleet.AgentConfig, error) {
+// load reads key and configuration.
+func (a *Agent) load() error {
 	key, err := readKey(a.opt.KeyPath)
 	if err != nil {
-		return fleet.AgentConfig{}, err
+		return err
 	}
-	conf, err := readConfig(a.opt.ConfigPath, key.Public())
+	conf, digest, err := readConfig(a.opt.ConfigPath, key.Public())
 	if err != nil {
-		return fleet.AgentConfig{}, err
+		return err
 	}
 	if a.bind != nil && key != a.key {
-		return fleet.AgentConfig{}, fmt.Errorf("%s: another key needs a restart", a.opt.KeyPath)
+		return fmt.Errorf("%s: another key needs a restart", a.opt.KeyPath)
 	}
-	a.key = key
-	return conf, nil
+	a.mu.Lock()
+	a.key, a.file, a.digest = key, conf, digest
+	a.mu.Unlock()
+	return nil
 }
 
 // start brings the interface up with all peers.
-func (a *Agent) start(conf fleet.AgentConfig) error {
-	a.conf = conf
+func (a *Agent) start() error {
+	conf := a.file
+	var err error
+	if a.invites, err = openInvitations(a.opt.StateDir, a.key); err != nil {
+		return err
+	}
 	a.engine = path.New(path.Config{
 		Self:   wire.IDOf(a.key.Public()),
 		Random: random64,
@@ -167,15 +179,20 @@ func (a *Agent) start(conf fleet.AgentConfig) error {
 	if err := a.dev.ServeUAPI(); err != nil {
 		a.log.Warn("wg(8) cannot ask", fieldError, err) // the mesh works without
 	}
-	if err := a.apply(conf); err != nil {
+	if err := a.apply(); err != nil {
 		return errors.Join(err, a.dev.Close())
 	}
 	return nil
 }
 
-// apply puts conf in force, in the order in which each needs the other: keys,
-// virtual endpoints, WireGuard's peers, then routes to them.
-func (a *Agent) apply(conf fleet.AgentConfig) error {
+// apply puts the file in force, and who joined since it was written; in the
+// order in which each needs the other: keys, virtual endpoints, WireGuard's
+// peers, then paths to them.
+func (a *Agent) apply() error {
+	conf, err := a.invites.settle(a.file, a.digest)
+	if err != nil {
+		a.log.Warn("invitations not tidied up", fieldError, err)
+	}
 	self, peers := a.split(conf)
 	iface := link.Interface{
 		Name: a.opt.Interface, MTU: conf.MTU,

@@ -36,6 +36,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if arg := os.Getenv(joinEnv); arg != "" {
+		if err := joinMain(arg); err != nil {
+			fmt.Fprintln(os.Stderr, "join:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -51,7 +58,7 @@ func agentMain(dir string) error {
 	if err := syscall.Mount("tmpfs", "/run/wireguard", "tmpfs", 0, ""); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	a := New(Options{
 		ConfigPath: filepath.Join(dir, "mesh.json"),
@@ -286,7 +293,7 @@ func (m *machine) start() {
 	})
 }
 
-func (m *machine) stop(sig syscall.Signal) {
+func (m *machine) stop(sig os.Signal) {
 	if m.cmd == nil {
 		return
 	}
@@ -299,6 +306,9 @@ func (m *machine) stop(sig syscall.Signal) {
 		m.w.t.Logf("log of %s:\n%s", m.name, b)
 	}
 }
+
+// reload makes the agent read its configuration again.
+func (m *machine) reload() { _ = m.cmd.Process.Signal(syscall.SIGHUP) }
 
 func (m *machine) ask(method, path string, body io.Reader) (*http.Response, error) {
 	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{

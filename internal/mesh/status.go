@@ -21,7 +21,10 @@ func (a *Agent) Status() fleet.MeshStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	self, _ := a.split(a.conf)
-	s := fleet.MeshStatus{Version: 1, Self: self.Name, Key: a.key.Public(), Agent: a.opt.Version}
+	s := fleet.MeshStatus{
+		Version: 1, Self: self.Name, Key: a.key.Public(), Agent: a.opt.Version,
+		Joined: a.invites.joined(),
+	}
 	for id, n := range a.nodes {
 		c := a.bind.Counters(id)
 		p := fleet.PeerStatus{Name: n.Name, Path: fleet.PathNone, RxBytes: c.RxBytes, TxBytes: c.TxBytes}
@@ -60,6 +63,8 @@ func (a *Agent) listen() (*server, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", a.getStatus)
+	mux.HandleFunc("GET /invitations", a.getInvitations)
+	mux.HandleFunc("POST /invitations", a.postInvitation)
 	return &server{&http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
