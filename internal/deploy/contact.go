@@ -42,9 +42,7 @@ func (d *Deployment) contact(ctx context.Context, name fleet.NodeName) error {
 	if err := d.bring(ctx, name, bin); err != nil {
 		return err
 	}
-	t := d.target(name)
-	t.path = firstDir + "/moggy"
-	made, err := t.init(ctx)
+	made, err := d.target(name).init(ctx)
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func problem(err error) string {
 }
 
 func (d *Deployment) target(n fleet.NodeName) target {
-	return target{run: d.SSH, node: n, by: d.By, path: installed}
+	return target{run: d.SSH, node: n, by: d.By}
 }
 
 // Plan makes the plan from what was observed, fetching what the diffs need.

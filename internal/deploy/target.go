@@ -29,11 +29,15 @@ type target struct {
 	run  Runner
 	node fleet.NodeName
 	by   string // who is at work, for the node's lock
-	path string // of moggy on the node
 }
 
+// whichMoggy runs the moggy of the generation in force, or the one that first
+// contact brought.
+const whichMoggy = `for m in ` + agent.BinaryPath + ` ` + firstDir + `/moggy; do [ -x "$m" ] && exec "$m" "$@"; done
+echo "moggy: error: there is no moggy on this machine" >&2; exit 127`
+
 func (t target) command(args ...string) []string {
-	head := []string{t.path, "node", "--protocol", strconv.Itoa(protocol.Version), "--by", t.by}
+	head := []string{"sh", "-c", whichMoggy, "moggy", "node", "--protocol", strconv.Itoa(protocol.Version), "--by", t.by}
 	return append(head, args...)
 }
 
@@ -220,9 +224,6 @@ func (t target) invite(ctx context.Context, i fleet.Invitation) error {
 	_, err = ask[protocol.Done](ctx, t, bytes.NewReader(doc), "invite")
 	return err
 }
-
-// installed is where an applied generation has our binary.
-const installed = agent.BinaryPath
 
 func size(n int64) string {
 	switch {
