@@ -142,11 +142,11 @@ func problems(n Node, seen *fleet.Observed, now time.Time) []Problem {
 			add(fmt.Sprintf("moggy ssh %s -- journalctl -u %s -n 50", n.Name, u.Name), "%s is %s", u.Name, u.Active)
 		}
 	}
-	if seen.Mesh == nil && seen.Current.Number > 0 {
+	if seen.Mesh == nil && seen.Current.Number > 0 && len(out) == 0 {
 		add(fmt.Sprintf("moggy ssh %s -- journalctl -u moggy-agent -n 50", n.Name), "its agent does not answer")
 	}
 	for _, d := range seen.Drift {
-		add("moggy apply", "%s was changed by hand (%s)", d.Path, d.Kind)
+		add("moggy apply", "%s %s", d.Path, driftText(d.Kind))
 	}
 	if n.DiskUsed > diskFull {
 		add("", "disk %.0f %% full", n.DiskUsed*100)
@@ -155,9 +155,24 @@ func problems(n Node, seen *fleet.Observed, now time.Time) []Problem {
 		add("", "memory %.0f %% used", n.MemUsed*100)
 	}
 	if skew := seen.System.Clock.Sub(now); !seen.System.Clock.IsZero() && skew.Abs() > maxClockSkew {
-		add("", "its clock is %s off", skew.Round(time.Second))
+		way := "ahead of"
+		if skew < 0 {
+			way = "behind"
+		}
+		add("", "its clock is %s %s yours", Span(skew.Abs()), way)
 	}
 	return out
+}
+
+func driftText(k fleet.DriftKind) string {
+	switch k {
+	case fleet.DriftMissing:
+		return "was removed by hand"
+	case fleet.DriftMode:
+		return "has other permissions than it was given"
+	case fleet.DriftChanged:
+	}
+	return "was changed by hand"
 }
 
 func used(total, free uint64) float64 {
