@@ -37,7 +37,7 @@ func floors() [][]string {
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/lab"},
-		{"internal/lab/labtest"},
+		{"internal/lab/labtest", "internal/join"},
 		// 4
 		{"cmd/moggy"},
 	}
