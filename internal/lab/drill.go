@@ -52,7 +52,7 @@ func (s Seconds) MarshalJSON() ([]byte, error) {
 
 // The patience of a drill.
 const (
-	drillReady  = 30 * time.Second // for everybody to reach everybody, before
+	drillReady  = 10 * time.Second // for everybody to reach everybody, before
 	drillSettle = 8 * time.Second  // watched at least, after a node failed: late damage shows
 	drillLimit  = 45 * time.Second // for survivors to find together, and for the node to be back
 )

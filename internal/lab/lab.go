@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -244,11 +243,30 @@ func (l *Lab) Fleet() (*fleet.Fleet, error) {
 	return s.state.Fleet, nil
 }
 
-// nodeNames are the fleet's nodes as text.
-func nodeNames(f *fleet.Fleet) []string {
-	var out []string
-	for _, n := range f.Nodes {
-		out = append(out, string(n.Name))
+// Within runs f on a thread in the node's network namespace: a socket that f
+// opens is one of the machine's.
+func (l *Lab) Within(node fleet.NodeName, f func() error) error {
+	s, err := l.open(context.Background(), false)
+	if err != nil {
+		return err
 	}
-	return slices.Clip(out)
+	place, _, err := s.node(node)
+	if err != nil {
+		return err
+	}
+	return space.Do(l.full(place.Space), f)
+}
+
+// Networks lists the network namespaces of the lab, by their names on this
+// box.
+func (l *Lab) Networks() ([]string, error) {
+	s, err := l.open(context.Background(), false)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, sp := range s.net.Spaces {
+		names = append(names, l.full(sp.Name))
+	}
+	return names, nil
 }
