@@ -10,7 +10,7 @@ import (
 )
 
 // observeWithin is how long one node has to answer a plan.
-const observeWithin = 5 * time.Second
+const observeWithin = 10 * time.Second
 
 // exitChanges is what plan ends with when there is something to do.
 const exitChanges exitCode = 2

@@ -89,6 +89,27 @@ func (d *Deployment) Observe(ctx context.Context, within time.Duration) (map[fle
 	if err := d.observe(ctx, within, seen); err != nil {
 		return nil, err
 	}
+	joined, err := d.adopt(seen)
+	if err != nil {
+		return nil, err
+	}
+	if joined {
+		err = d.observe(ctx, within, seen)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, o := range seen {
+		if l := d.lock.Node(name); o.Seen != nil && l.Arch == "" {
+			l.Arch = o.Seen.System.Arch
+			d.lock.Put(l)
+		}
+	}
+	return seen, err
+}
+
+// adopt takes those that joined by token into the lock, and says whether there
+// are any.
+func (d *Deployment) adopt(seen map[fleet.NodeName]plan.Observation) (bool, error) {
 	reports := make(map[fleet.NodeName][]fleet.Joined)
 	for name, o := range seen {
 		if o.Seen != nil && o.Seen.Mesh != nil {
@@ -96,15 +117,12 @@ func (d *Deployment) Observe(ctx context.Context, within time.Duration) (map[fle
 		}
 	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	joined, err := plan.Adopt(d.Fleet, d.lock, reports)
-	d.mu.Unlock()
 	if err != nil || len(joined) == 0 {
-		return seen, err
+		return false, err
 	}
-	if err := d.SSH.Use(d.Fleet, d.lock); err != nil {
-		return nil, err
-	}
-	return seen, d.observe(ctx, within, seen)
+	return true, d.SSH.Use(d.Fleet, d.lock)
 }
 
 // observe asks those that are known and not yet in seen.
