@@ -26,7 +26,10 @@ import (
 )
 
 // hedge is how long one route may take before the next is tried beside it.
-const hedge = 700 * time.Millisecond
+const hedge = 800 * time.Millisecond
+
+// dialTimeout is how long a node's own addresses are tried.
+const dialTimeout = 8 * time.Second
 
 // killDelay is how long ssh may take to end after it was told to.
 const killDelay = 2 * time.Second
@@ -38,9 +41,12 @@ type Client struct {
 
 	mu     sync.Mutex // guards what follows
 	routes map[fleet.NodeName][]Route
-	users  map[fleet.NodeName]string
 	ready  map[fleet.NodeName]Route // the route that answered last
-	open   map[string]bool          // aliases with a shared connection
+	dials  map[fleet.NodeName]*dialling
+	open   map[string]bool // aliases with a shared connection
+
+	life context.Context // of what commands share: until Close
+	end  context.CancelFunc
 }
 
 // New prepares a directory for ssh, of which there is one per fleet directory,
@@ -53,8 +59,9 @@ func New(fleetDir string) (*Client, error) {
 	}
 	c := &Client{
 		dir: dir, config: filepath.Join(dir, "config"),
-		ready: make(map[fleet.NodeName]Route), open: make(map[string]bool),
+		ready: make(map[fleet.NodeName]Route), dials: make(map[fleet.NodeName]*dialling), open: make(map[string]bool),
 	}
+	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
@@ -101,10 +108,6 @@ func (c *Client) Use(f *fleet.Fleet, l *fleet.Lock) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.routes = routes
-	c.users = make(map[fleet.NodeName]string, len(f.Nodes))
-	for _, n := range f.Nodes {
-		c.users[n.Name] = n.SSH.User
-	}
 	if err := renameio.WriteFile(filepath.Join(c.dir, "known_hosts"), []byte(knownHosts(l)), 0o600); err != nil {
 		return err
 	}
@@ -156,7 +159,11 @@ func (c *Client) Interactive(ctx context.Context, node fleet.NodeName, args ...s
 	if err != nil {
 		return nil, err
 	}
-	argv := []string{"ssh", "-F", c.config, "-o", "BatchMode=no", r.Alias}
+	argv := []string{"ssh", "-F", c.config, "-o", "BatchMode=no"}
+	if r.Jump != "" {
+		argv = append(argv, "-o", "ProxyJump="+r.Jump)
+	}
+	argv = append(argv, r.Alias)
 	if len(args) > 0 {
 		argv = append(argv, "--", Quote(args...))
 	}
@@ -174,6 +181,9 @@ func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...stri
 	args := append([]string{"-F", c.config, "-T"}, options...)
 	if cmd.Fresh {
 		args = append(args, "-o", "ControlMaster=no", "-o", "ControlPath=none")
+	}
+	if r.Jump != "" {
+		args = append(args, "-o", "ProxyJump="+r.Jump)
 	}
 	words := cmd.Args
 	if r.User != "root" {
@@ -209,6 +219,7 @@ func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...stri
 
 // Close ends the shared connections.
 func (c *Client) Close() {
+	c.end()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var wg sync.WaitGroup

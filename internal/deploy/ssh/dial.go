@@ -14,54 +14,131 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// route returns a way to the node that works. Ways are tried in order, the
-// next beside the one before as soon as that is slow, and the first to answer
-// is kept for the commands that follow.
+// route returns a way to the node that works, and keeps it for the commands
+// that follow. A node with an address of its own is tried there first, then
+// over the mesh through each hub in turn.
 func (c *Client) route(ctx context.Context, node fleet.NodeName) (Route, error) {
 	c.mu.Lock()
-	r, ok := c.ready[node]
+	ready, ok := c.ready[node]
 	routes := c.routes[node]
 	c.mu.Unlock()
 	if ok {
-		return r, nil
+		return ready, nil
 	}
-	if len(routes) == 0 {
-		return Route{}, &Unreachable{Node: node}
+	var ways []way
+	if len(routes) > 0 && routes[0].Jump == "" {
+		ways = append(ways, func(ctx context.Context) (Route, error) { return c.straight(ctx, node) })
 	}
-	r, err := c.race(ctx, node, routes)
-	if err != nil {
-		return Route{}, err
+	for _, r := range routes {
+		if r.Jump != "" {
+			ways = append(ways, func(ctx context.Context) (Route, error) { return c.through(ctx, r) })
+		}
 	}
-	c.mu.Lock()
-	c.ready[node] = r
-	c.mu.Unlock()
-	return r, nil
+	r, err := race(ctx, node, ways)
+	if err == nil {
+		c.keep(r)
+	}
+	return r, err
 }
 
-func (c *Client) race(ctx context.Context, node fleet.NodeName, routes []Route) (Route, error) {
+func (c *Client) keep(r Route) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ready[r.Node] = r
+}
+
+// through tries a way over the mesh, over the connection to the hub that all
+// share.
+func (c *Client) through(ctx context.Context, r Route) (Route, error) {
+	hub, err := c.straight(ctx, r.Hub)
+	if err != nil {
+		return r, err
+	}
+	r.Jump = hub.Alias
+	return r, c.exec(ctx, r, Command{Args: []string{"true"}})
+}
+
+// dialling is an attempt to reach a node at its own addresses. Everybody who
+// wants to go there, or through there, waits for the same one: many at once
+// would be refused by its sshd (MaxStartups, sshd_config(5)).
+type dialling struct {
+	done  chan struct{}
+	route Route
+	err   error
+}
+
+// straight returns a way to the node without a hub.
+func (c *Client) straight(ctx context.Context, node fleet.NodeName) (Route, error) {
+	c.mu.Lock()
+	if r, ok := c.ready[node]; ok && r.Jump == "" {
+		c.mu.Unlock()
+		return r, nil
+	}
+	d, under := c.dials[node]
+	if !under {
+		d = &dialling{done: make(chan struct{})}
+		c.dials[node] = d
+		var ways []way
+		for _, r := range c.routes[node] {
+			if r.Jump == "" {
+				ways = append(ways, func(ctx context.Context) (Route, error) {
+					return r, c.exec(ctx, r, Command{Args: []string{"true"}})
+				})
+			}
+		}
+		go c.dial(d, node, ways)
+	}
+	c.mu.Unlock()
+	select {
+	case <-d.done:
+		return d.route, d.err
+	case <-ctx.Done():
+		return Route{}, &connectionError{Route{Host: string(node)}, context.Cause(ctx).Error()}
+	}
+}
+
+func (c *Client) dial(d *dialling, node fleet.NodeName, ways []way) {
+	ctx, stop := context.WithTimeoutCause(c.life, dialTimeout, errors.New("no answer"))
+	defer stop()
+	d.route, d.err = race(ctx, node, ways)
+	if d.err == nil {
+		c.keep(d.route)
+	}
+	c.mu.Lock()
+	delete(c.dials, node)
+	c.mu.Unlock()
+	close(d.done)
+}
+
+// way tries to reach a node.
+type way func(context.Context) (Route, error)
+
+// race tries ways in order, the next beside the one before as soon as that is
+// slow or fails. The first to answer wins.
+func race(ctx context.Context, node fleet.NodeName, ways []way) (Route, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	type answer struct {
 		route Route
 		err   error
 	}
-	answers := make(chan answer, len(routes))
+	answers := make(chan answer, len(ways))
 	var failed []error
-	pending := 0
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for i := 0; ; {
+	for begun := 0; len(failed) < len(ways); {
 		select {
 		case <-next.C:
-			if i < len(routes) {
-				r := routes[i]
-				go func() { answers <- answer{r, c.exec(ctx, r, Command{Args: []string{"true"}})} }()
-				i++
-				pending++
+			if begun < len(ways) {
+				try := ways[begun]
+				begun++
+				go func() {
+					r, err := try(ctx)
+					answers <- answer{r, err}
+				}()
 				next.Reset(hedge)
 			}
 		case a := <-answers:
-			pending--
 			if a.err == nil {
 				return a.route, nil
 			}
@@ -71,10 +148,8 @@ func (c *Client) race(ctx context.Context, node fleet.NodeName, routes []Route) 
 			}
 			next.Reset(0)
 		}
-		if i == len(routes) && pending == 0 {
-			return Route{}, &Unreachable{node, failed}
-		}
 	}
+	return Route{}, &Unreachable{node, failed}
 }
 
 // HostKeys asks the node for the key it shows to somebody who knows none, over

@@ -14,14 +14,14 @@ type Route struct {
 	User  string
 	Host  string
 	Port  uint16         // 0: the user's own choice, else 22
-	Jump  string         // alias of the route to the hub in between; "" for none
-	Hub   fleet.NodeName // that hub
+	Hub   fleet.NodeName // the hub in between; "" for none
+	Jump  string         // alias of the way to the hub
 }
 
 // Routes lists the ways to every node, best first: straight, to what the file
 // says or to each public address; then over the mesh through each hub in turn.
 func Routes(f *fleet.Fleet, l *fleet.Lock) map[fleet.NodeName][]Route {
-	jumps := jumpsOf(f, l)
+	hubs := hubsOf(f, l)
 	locks := make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
 	for _, n := range l.Nodes {
 		locks[n.Name] = n
@@ -30,9 +30,9 @@ func Routes(f *fleet.Fleet, l *fleet.Lock) map[fleet.NodeName][]Route {
 	for _, n := range f.Nodes {
 		rs := straight(n)
 		if mesh := locks[n.Name]; !mesh.MeshKey.IsZero() {
-			for _, j := range jumps {
-				if j.Node != n.Name {
-					rs = append(rs, over(n, mesh.V4, j))
+			for _, h := range hubs {
+				if h != n.Name {
+					rs = append(rs, over(n, mesh.V4, h))
 				}
 			}
 		}
@@ -65,38 +65,25 @@ func straight(n fleet.Node) []Route {
 
 // over is the route through a hub. sshd listens on the mesh as on any address,
 // at the port the file names.
-func over(n fleet.Node, mesh netip.Addr, jump Route) Route {
+func over(n fleet.Node, mesh netip.Addr, hub fleet.NodeName) Route {
 	return Route{
-		Alias: string(n.Name) + "+" + jump.Alias, Node: n.Name,
-		User: n.SSH.User, Host: mesh.String(), Port: n.SSH.Port, Jump: jump.Alias, Hub: jump.Node,
+		Alias: string(n.Name) + "+" + string(hub), Node: n.Name,
+		User: n.SSH.User, Host: mesh.String(), Port: n.SSH.Port, Hub: hub, Jump: string(hub),
 	}
 }
 
 // maxHubs bounds how many hubs are tried as a way to one node.
 const maxHubs = 5
 
-// jumpsOf are the ways to the hubs that the operator reaches without help and
-// that are on the mesh: the first way to each, then the second to each, so
-// that another hub is tried before another address of the same.
-func jumpsOf(f *fleet.Fleet, l *fleet.Lock) []Route {
+// hubsOf are the hubs that the operator reaches without help and that are on
+// the mesh.
+func hubsOf(f *fleet.Fleet, l *fleet.Lock) []fleet.NodeName {
 	roles := f.Roles()
-	var ways [][]Route
+	var out []fleet.NodeName
 	for _, n := range f.Nodes {
-		if roles[n.Name].Hub && n.Reachable() && len(ways) < maxHubs && !l.Node(n.Name).MeshKey.IsZero() {
-			ways = append(ways, straight(n))
+		if roles[n.Name].Hub && n.Reachable() && len(out) < maxHubs && !l.Node(n.Name).MeshKey.IsZero() {
+			out = append(out, n.Name)
 		}
 	}
-	var out []Route
-	for round := 0; ; round++ {
-		some := false
-		for _, w := range ways {
-			if round < len(w) {
-				out = append(out, w[round])
-				some = true
-			}
-		}
-		if !some {
-			return out
-		}
-	}
+	return out
 }
