@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/hashicorp/hcl/v2/hclwrite"
-
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/term"
 )
@@ -239,97 +236,5 @@ func BenchmarkUpdateLock10000(b *testing.B) {
 		if _, err := l.Update(lock); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(Template("cats", nil)))
-	f.Add(manyNodes(3))
-	f.Add([]byte("fleet \"a\" {\n  operators = { x = <<E\n-----BEGIN PRIVATE KEY-----\nE\n}\n}\n<<<<<<< a\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		got, diags := Parse([]Source{{"a.hcl", text}, {"b.hcl", []byte("node \"x\" {\n")}})
-		if got != nil {
-			t.Error("a fleet in spite of mistakes")
-		}
-		writeAll(t, diags)
-		if got, diags = Parse([]Source{{"a.hcl", text}}); (got == nil) != (diags.Mistakes() > 0) {
-			t.Errorf("%d mistakes, fleet %v", diags.Mistakes(), got)
-		}
-		var b bytes.Buffer
-		if err := diags.Write(&b, term.NewPalette(false)); err != nil {
-			t.Fatal(err)
-		}
-		if i := bytes.IndexFunc(b.Bytes(), func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' }); i >= 0 {
-			t.Errorf("prints a control character: %q", b.Bytes())
-		}
-		if formatted, diags := Format(Source{"a.hcl", text}); len(diags) == 0 && !bytes.Equal(hclwrite.Format(formatted), formatted) {
-			t.Logf("not stable: %q", formatted)
-		}
-	})
-}
-
-func FuzzParseLock(f *testing.F) {
-	text, err := NewLock("fleet.lock.hcl").Update(sampleLock("bianco", "cosmo"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(text)
-	f.Add([]byte("version = 1\nnode \"b\" { v4 = \"10.0.0.1\" } # x\n\n\n# y\nnode \"a\" {}\nunknown {\n}\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		l, diags := ParseLock(Source{"fleet.lock.hcl", text})
-		compareWithHCL(t, text, l, diags)
-		if l == nil {
-			if diags.Mistakes() == 0 {
-				t.Error("neither lock nor mistake")
-			}
-			return
-		}
-		same, err := l.Update(l.Lock())
-		if err != nil || !bytes.Equal(same, text) {
-			t.Fatalf("updated to itself: %v\n%q\n%q", err, text, same)
-		}
-		// Whatever is in the file, a change gives a file that says the change.
-		lock := l.Lock()
-		if len(lock.Nodes) > 0 {
-			lock.Nodes[0].Arch = "arm64"
-		}
-		if len(lock.Nodes) > 1 {
-			lock.Remove(lock.Nodes[1].Name)
-		}
-		lock.Put(fleet.NodeLock{Name: "fuzzed", Generation: 1})
-		lock.Version, lock.Generation = LockVersion, lock.Generation/2
-		lock.Mesh = fleet.Ranges{}
-		if _, err := l.Update(lock); err != nil {
-			t.Fatalf("%v\n%q", err, text)
-		}
-		if diff := lockDiff(lock, l.Lock()); diff != "" {
-			t.Errorf("after a change of %q (-want +got):\n%s", text, diff)
-		}
-	})
-}
-
-// compareWithHCL holds the short way through a lock to what HCL finds.
-func compareWithHCL(t *testing.T, text []byte, l *LockFile, diags Diagnostics) {
-	t.Helper()
-	r := newLockReader(Source{"fleet.lock.hcl", text})
-	r.onlyHCL = true
-	want, wantDiags := r.parse()
-	opts := cmp.Options{
-		cmp.AllowUnexported(Diagnostic{}, snippet{}, lockBlock{}, lockAttribute{}, span{}), cmpopts.EquateEmpty(),
-	}
-	if diff := cmp.Diff(wantDiags, diags, opts); diff != "" {
-		t.Fatalf("diagnostics (-HCL +short):\n%s\n%q", diff, text)
-	}
-	if (want == nil) != (l == nil) {
-		t.Fatalf("only one way finds a lock in %q", text)
-	}
-	if l == nil {
-		return
-	}
-	if diff := lockDiff(want.lock, l.lock); diff != "" {
-		t.Fatalf("lock (-HCL +short):\n%s\n%q", diff, text)
-	}
-	if diff := cmp.Diff(want.nodes, l.nodes, opts); diff != "" {
-		t.Fatalf("places (-HCL +short):\n%s\n%q", diff, text)
 	}
 }

@@ -74,7 +74,11 @@ func (r *canonicalReader) skip(n int) {
 }
 
 // line passes over a line that is as given.
-func (r *canonicalReader) line(want string) { r.value(want, "") }
+func (r *canonicalReader) line(want string) {
+	if r.value(want, "").value != "" {
+		r.failed = true
+	}
+}
 
 // value reads what stands between the parts of a line that are as given.
 func (r *canonicalReader) value(before, after string) item {

@@ -52,7 +52,7 @@ type owner struct {
 // read takes one block after the other, so that a large lock's syntax trees are
 // not all in memory at once.
 func (d *lockReader) read(t *text) {
-	first, open := true, hcl.Range{}
+	first, open, before := true, hcl.Range{}, len(d.list)
 	short := func(c chunk) bool {
 		n, ok := canonicalNode(t.Name, c)
 		if ok = ok && !first && !d.onlyHCL; ok {
@@ -77,7 +77,8 @@ func (d *lockReader) read(t *text) {
 		return true
 	})
 	if open.Filename != "" {
-		d.list, d.unread = nil, nil
+		// All else is a consequence, but for a private key that was found before.
+		d.list, d.unread = d.list[:before], nil
 		d.mistake(open, restore(t.Name), "the lock ends within this block: it was cut off")
 		return
 	}
