@@ -18,7 +18,7 @@ func newFmtCommand(a *app) *cobra.Command {
 		Short: "Indent and align the fleet's file",
 		Long: `Fmt gives files the one form that HCL is written in: two spaces for each
 level, equals signs under each other. Only blanks change. It prints the names of
-the files it changed, and leaves a file with syntax mistakes alone.
+the files it changed. With a syntax mistake in one it changes none.
 
 Without a name it takes the fleet's file. With - it reads stdin and writes
 stdout, for an editor.
@@ -41,10 +41,10 @@ Exit codes: 0 done, 1 a mistake, or with --check a file that is not in form.`,
 	return cmd
 }
 
-// format formats files, each as far as it can be: one with mistakes does not
-// keep the others from it.
+// format formats files: all of them, or with a mistake in one of them none.
 func (a *app) format(names []string, check bool) error {
 	changed := []string{}
+	texts := make(map[string][]byte)
 	var diags config.Diagnostics
 	for _, name := range names {
 		content, err := readFile(name)
@@ -53,15 +53,19 @@ func (a *app) format(names []string, check bool) error {
 		}
 		text, found := config.Format(config.Source{Name: name, Content: content})
 		diags = append(diags, found...)
-		if found.Mistakes() > 0 || bytes.Equal(text, content) {
-			continue
+		if _, twice := texts[name]; !twice && !bytes.Equal(text, content) {
+			changed = append(changed, name)
+			texts[name] = text
 		}
-		changed = append(changed, name)
-		if check {
-			continue
-		}
-		if err := replaceFile(name, text); err != nil {
-			return err
+	}
+	if err := a.tell(diags); err != nil {
+		return err
+	}
+	if !check {
+		for _, name := range changed {
+			if err := replaceFile(name, texts[name]); err != nil {
+				return err
+			}
 		}
 	}
 	if a.json {
@@ -74,9 +78,6 @@ func (a *app) format(names []string, check bool) error {
 				return err
 			}
 		}
-	}
-	if err := a.tell(diags); err != nil {
-		return err
 	}
 	if check && len(changed) > 0 {
 		return exitCode(1)
