@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -233,7 +233,7 @@ func (n *nodeApp) activateHere(ctx context.Context, t node.Target, id node.Repor
 	tell := func(e protocol.Event) {
 		report(e)
 		if e.Step != "" { // for the unit's own log
-			fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text) //nolint:errcheck // nobody may be listening
+			fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text)
 		}
 	}
 	var out protocol.Outcome
@@ -278,8 +278,8 @@ func (n *nodeApp) follow(ctx context.Context, on *node.Node, generation int, id 
 		return nil
 	}
 	err = errors.New(out.Error)
-	for i := len(out.Hints) - 1; i >= 0; i-- {
-		err = hint.Wrap(err, "%s", out.Hints[i])
+	for _, h := range slices.Backward(out.Hints) {
+		err = hint.Wrap(err, "%s", h)
 	}
 	return err
 }
@@ -360,7 +360,7 @@ func (n *nodeApp) inviteCommand() *cobra.Command {
 
 func generationArg(s string) (int, error) {
 	g, err := strconv.Atoi(s)
-	if err != nil || g < 1 || filepath.Base(s) != s {
+	if err != nil || g < 1 || strconv.Itoa(g) != s {
 		return 0, fmt.Errorf("%q: not a generation's number", s)
 	}
 	return g, nil

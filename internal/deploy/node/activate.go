@@ -259,7 +259,7 @@ func (a *activation) mend(v *verified, f fleet.ManifestFile) error {
 	path := treePath(a.target.Generation, f.Path)
 	got, err := v.digest(path)
 	if err == nil && got == f.Digest {
-		if _, ok := a.treeMode(path, f.Mode); ok {
+		if a.rightMode(path, f.Mode) {
 			return nil
 		}
 		a.did(StepVerify, "mode of "+f.Path+" set right")
@@ -284,11 +284,15 @@ func (a *activation) mend(v *verified, f fleet.ManifestFile) error {
 	return a.treeFile(f, path)
 }
 
+// record writes down what will be on the machine, and that nobody knows any
+// more with which files the units run that will be touched: after a kill, or a
+// reboot, they may run with the old ones or the new.
 func (a *activation) record(context.Context) error {
-	if !a.expect(a.ledger, a.placed) {
-		return nil
+	grown := a.expect(a.ledger, a.placed)
+	if a.ledger.doubt(a.target) || grown {
+		return a.saveLedger(a.ledger)
 	}
-	return a.saveLedger(a.ledger)
+	return nil
 }
 
 func (a *activation) stop(ctx context.Context) error {

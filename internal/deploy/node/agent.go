@@ -65,7 +65,7 @@ func (n *Node) askAgent(ctx context.Context, method, path string, body []byte) (
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read only
+	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAgentAnswer+1))
 	switch {
 	case err != nil:

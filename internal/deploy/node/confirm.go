@@ -26,7 +26,7 @@ func (h *Held) Confirm(generation int) (fleet.GenerationState, error) {
 	}
 	if !at.Confirmed && generation > 0 {
 		mark := h.now().UTC().Format(time.RFC3339) + " " + h.by + "\n"
-		if err := h.disk.write(confirmedMark(generation), 0o600, []byte(mark)); err != nil {
+		if err := h.disk.write(confirmedMark(generation), []byte(mark)); err != nil {
 			return at, readOnlyHint(fmt.Errorf("confirm: generation %d: %w", generation, err))
 		}
 		at.Confirmed = true

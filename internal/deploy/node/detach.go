@@ -36,7 +36,7 @@ func unitName(generation int) string { return fmt.Sprintf("moggy-activate-%d.ser
 
 func (n *Node) newReport(generation int) ReportID {
 	var b [4]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails (crypto/rand)
+	rand.Read(b[:]) // never fails (crypto/rand)
 	return ReportID(fmt.Sprintf("%d.%s-%s", generation, n.now().UTC().Format("20060102T150405.000Z"), hex.EncodeToString(b[:])))
 }
 
@@ -231,7 +231,7 @@ func (t *tail) read(path string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	b, err := io.ReadAll(io.NewSectionReader(f, t.at, 1<<20))
 	if err != nil {
 		return nil, err

@@ -71,9 +71,9 @@ func tempName(path string) string {
 	return filepath.Join(filepath.Dir(path), protocol.TempPrefix+filepath.Base(path))
 }
 
-// write gives path that content and mode in one rename.
-func (d disk) write(path string, mode uint32, content []byte) error {
-	return d.fill(path, mode, func(w io.Writer) error {
+// write gives path that content in one rename. Only root may read it.
+func (d disk) write(path string, content []byte) error {
+	return d.fill(path, 0o600, func(w io.Writer) error {
 		_, err := w.Write(content)
 		return err
 	})
@@ -167,7 +167,7 @@ func (d disk) copy(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer src.Close() //nolint:errcheck // read only
+	defer src.Close()
 	st, err := src.Stat()
 	if err != nil {
 		return err
@@ -241,6 +241,32 @@ func (d disk) sweep(dir string) error {
 	return nil
 }
 
+// sweepTree is sweep in a directory and all that are in it. A directory in
+// which nothing else was goes as well.
+func (d disk) sweepTree(dir string) error {
+	if err := d.sweep(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(d.real(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		sub := filepath.Join(dir, e.Name())
+		if err := d.sweepTree(sub); err != nil {
+			return err
+		}
+		os.Remove(d.real(sub)) // stays where there is something in it
+	}
+	return nil
+}
+
 func (d disk) syncDir(path string) error {
 	if !d.sync {
 		return nil
@@ -249,7 +275,7 @@ func (d disk) syncDir(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	return f.Sync()
 }
 

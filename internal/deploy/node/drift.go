@@ -72,22 +72,22 @@ func (n *Node) driftOf(v *verified, generation int, f fleet.ManifestFile, at str
 	case err != nil || got != f.Digest:
 		return fleet.DriftChanged
 	}
-	if _, ok := n.treeMode(path, f.Mode); !ok {
+	if !n.rightMode(path, f.Mode) {
 		return fleet.DriftMode
 	}
 	return ""
 }
 
-// treeMode returns the permission bits of a file, and whether they and its
-// owner are as they should be.
-func (n *Node) treeMode(path string, want uint32) (got uint32, ok bool) {
+// rightMode says whether a file's permission bits and owner are as they should
+// be.
+func (n *Node) rightMode(path string, want uint32) bool {
 	st, err := os.Lstat(n.disk.real(path))
 	if err != nil {
-		return 0, false
+		return false
 	}
 	uid, gid := owner(st)
 	mode := st.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
-	return uint32(mode.Perm()), mode == fs.FileMode(want) && uid == os.Geteuid() && gid == os.Getegid()
+	return mode == fs.FileMode(want) && uid == os.Geteuid() && gid == os.Getegid()
 }
 
 // shown is what a path shows now, where it is text and not too long. A link
@@ -102,7 +102,7 @@ func (n *Node) shown(path string) (content string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxShown {
 		return "", false
 	}

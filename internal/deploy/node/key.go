@@ -31,7 +31,7 @@ func (h *Held) Init() (fleet.Key, error) {
 	secret[0] &= 248
 	secret[31] = secret[31]&127 | 64
 	text := base64.StdEncoding.EncodeToString(secret) + "\n"
-	if err := h.disk.write(MeshKeyPath, 0o600, []byte(text)); err != nil {
+	if err := h.disk.write(MeshKeyPath, []byte(text)); err != nil {
 		return key, readOnlyHint(fmt.Errorf("mesh key: %w", err))
 	}
 	return h.MeshKey()

@@ -110,6 +110,31 @@ func (l *ledger) spoil(m fleet.Manifest, path string) bool {
 	return spoilt
 }
 
+// doubt makes the ledger forget every print that is not the manifest's, and
+// says whether there was one.
+func (l *ledger) doubt(m fleet.Manifest) bool {
+	changed := false
+	if l.Loaded != "" && l.Loaded != loadedPrint(m) {
+		l.Loaded, changed = "", true
+	}
+	for name, had := range l.Units {
+		now, want := had, unitPrint{}
+		if i := slices.IndexFunc(m.Units, func(u fleet.Unit) bool { return u.Name == name }); i >= 0 {
+			want = unitPrintOf(m, m.Units[i])
+		}
+		if had.Restart != want.Restart {
+			now.Restart = ""
+		}
+		if had.Reload != want.Reload {
+			now.Reload = ""
+		}
+		if now != had {
+			l.Units[name], changed = now, true
+		}
+	}
+	return changed
+}
+
 // keepUnits drops the prints of units that are not in the manifest.
 func (l *ledger) keepUnits(m fleet.Manifest) {
 	maps.DeleteFunc(l.Units, func(name string, _ unitPrint) bool {

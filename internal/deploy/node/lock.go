@@ -48,16 +48,14 @@ func (n *Node) Lock(ctx context.Context, what string) (*Held, error) {
 		return nil, readOnlyHint(fmt.Errorf("lock: %w", err))
 	}
 	if err := flock(ctx, f); err != nil {
-		defer f.Close() //nolint:errcheck // never locked
+		defer f.Close() // never locked
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, lockedBy(f)
 		}
 		return nil, fmt.Errorf("lock: %w", err)
 	}
 	h := &Held{n, f}
-	if err := h.sign(holder{n.by, what, os.Getpid(), n.now()}); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock: %w", err), h.Release())
-	}
+	h.sign(holder{n.by, what, os.Getpid(), n.now()})
 	if err := h.recover(); err != nil {
 		return nil, errors.Join(err, h.Release())
 	}
@@ -69,16 +67,13 @@ func (h *Held) Release() error {
 	return errors.Join(h.lock.Truncate(0), h.lock.Close())
 }
 
-func (h *Held) sign(who holder) error {
+// sign says in the lock file who holds it. On a full disk it cannot, and the
+// lock is as good without.
+func (h *Held) sign(who holder) {
 	b, err := json.Marshal(who)
-	if err != nil {
-		return err
+	if err == nil && h.lock.Truncate(0) == nil {
+		h.lock.WriteAt(b, 0) //nolint:errcheck // see above
 	}
-	if err := h.lock.Truncate(0); err != nil {
-		return err
-	}
-	_, err = h.lock.WriteAt(b, 0)
-	return err
 }
 
 func flock(ctx context.Context, f *os.File) error {
@@ -123,7 +118,7 @@ func (n *Node) held() bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close() //nolint:errcheck // gives the lock up, if it was got
+	defer f.Close() // gives the lock up, if it was got
 	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 

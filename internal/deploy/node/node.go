@@ -98,6 +98,10 @@ type Node struct {
 	arch    string
 	// apart says whether our directory is on another file system than /etc.
 	apart func() bool
+	// linkAbove is the size in bytes from which a generation's tree has a second
+	// name of the store's file rather than a copy: nobody edits binaries by hand,
+	// and three of them would cost most of a small disk.
+	linkAbove int64
 }
 
 // New returns the node at a root directory. It touches nothing.
@@ -111,6 +115,8 @@ func New(o Options) *Node {
 		by:      o.By,
 		await:   o.Await,
 		arch:    runtime.GOARCH,
+
+		linkAbove: 1 << 20,
 	}
 	if n.await == 0 {
 		n.await = time.Minute

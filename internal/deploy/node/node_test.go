@@ -24,13 +24,13 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	root := t.TempDir()
+	root := tempDir(t)
 	m := &machine{t: t, root: root, systemd: &FakeSystemd{Root: root}}
 	m.Node = New(Options{
 		Root: root, Systemd: m.systemd, Run: FakePackages("nftables"), Now: time.Now,
 		Version: "test", By: "nico@laptop", Await: 5 * time.Second,
 	})
-	m.disk.sync = false
+	m.disk.sync, m.linkAbove = false, 1000
 	for _, dir := range []string{"/etc/systemd/system", "/usr/local/bin", "/var/lib", "/run", "/etc/ssh/sshd_config.d"} {
 		if err := os.MkdirAll(root+dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -38,6 +38,22 @@ func newMachine(t *testing.T) *machine {
 	}
 	m.systemd.Foreign("sshd.service")
 	return m
+}
+
+// tempDir is in memory where there is such a place: these tests change many
+// small files, which some disks take ten times as long for.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "moggy-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // hold locks the machine for the test's step.

@@ -17,11 +17,6 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// linkAbove is the size in bytes from which a generation's tree has a second
-// name of the store's file rather than a copy: nobody edits binaries by hand,
-// and three of them would cost most of a small disk.
-const linkAbove = 1 << 20
-
 // Receive reads the stream of `moggy node stage`, stores its blobs and stages
 // its manifest.
 func (h *Held) Receive(r io.Reader) (protocol.Staged, error) {
@@ -180,8 +175,8 @@ func (n *Node) runnable(f fleet.ManifestFile) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // read only
-	var head [20]byte  // the identification, the type, the machine
+	defer file.Close()
+	var head [20]byte // the identification, the type, the machine
 	if _, err := io.ReadFull(file, head[:]); err != nil || !bytes.HasPrefix(head[:], []byte(elf.ELFMAG)) {
 		return nil // a script, or nothing at all
 	}
@@ -206,7 +201,7 @@ func (h *Held) build(m fleet.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if err := h.disk.write(tmp+"/manifest.json", 0o600, append(b, '\n')); err != nil {
+	if err := h.disk.write(tmp+"/manifest.json", append(b, '\n')); err != nil {
 		return err
 	}
 	if err := h.disk.mkdir(tmp+"/root", 0o755); err != nil {
@@ -237,7 +232,7 @@ func (h *Held) treeFile(f fleet.ManifestFile, path string) error {
 		return err
 	}
 	put := h.disk.copy
-	if st.Size() >= linkAbove {
+	if st.Size() >= h.linkAbove {
 		put = h.disk.link
 	}
 	if err := put(blob, tmp); err != nil {

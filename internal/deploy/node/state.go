@@ -59,7 +59,7 @@ func (n *Node) writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return n.disk.write(path, 0o600, append(b, '\n'))
+	return n.disk.write(path, append(b, '\n'))
 }
 
 // linked is the generation that the current link names, 0 if there is no link.
@@ -183,7 +183,7 @@ func (n *Node) pending() *fleet.Activation {
 		return nil
 	}
 	if err != nil {
-		j.Generation, _ = n.linked() //nolint:errcheck // 0 says as much
+		j.Generation, _ = n.linked() // 0 says as much
 		j.Step = "unknown"
 	}
 	return &fleet.Activation{
@@ -195,8 +195,13 @@ func (n *Node) pending() *fleet.Activation {
 // was killed stays as it is: every step can be taken again, so activating that
 // or any other generation finishes it.
 func (h *Held) recover() error {
-	for _, dir := range []string{Dir, storeDir, generationsDir, keysDir} {
+	for _, dir := range []string{Dir, storeDir, keysDir} {
 		if err := h.disk.sweep(dir); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{generationsDir, originalDir, replacedDir} {
+		if err := h.disk.sweepTree(dir); err != nil {
 			return err
 		}
 	}

@@ -116,7 +116,7 @@ func (h *Held) variant(v *verified, store map[fleet.Digest][]uint32, f fleet.Man
 	if err != nil {
 		return err
 	}
-	defer src.Close() //nolint:errcheck // read only
+	defer src.Close()
 	if err := h.PutBlob(f.Digest, f.Mode, src); err != nil {
 		return err
 	}

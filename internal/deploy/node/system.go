@@ -29,15 +29,15 @@ func (n *Node) system() fleet.System {
 	}
 	s.Uptime = n.uptime()
 	if f := strings.Fields(n.proc("loadavg")); len(f) > 0 {
-		s.Load1, _ = strconv.ParseFloat(f[0], 64) //nolint:errcheck // stays 0
+		s.Load1, _ = strconv.ParseFloat(f[0], 64) // stays 0
 	}
-	s.DiskTotal, s.DiskFree, _ = n.space() //nolint:errcheck // stays 0
+	s.DiskTotal, s.DiskFree, _ = n.space() // stays 0
 	for line := range strings.Lines(n.proc("meminfo")) {
 		f := strings.Fields(line)
 		if len(f) < 2 {
 			continue
 		}
-		kB, _ := strconv.ParseUint(f[1], 10, 64) //nolint:errcheck // stays 0
+		kB, _ := strconv.ParseUint(f[1], 10, 64) // stays 0
 		switch f[0] {
 		case "MemTotal:":
 			s.MemTotal = kB << 10

@@ -128,9 +128,9 @@ func parseShow(name, block string, now time.Duration) UnitStatus {
 		case "Result":
 			u.Result = value
 		case "NRestarts":
-			u.Restarts, _ = strconv.Atoi(value) //nolint:errcheck // "[not set]" is none
+			u.Restarts, _ = strconv.Atoi(value) // "[not set]" is none
 		case "ActiveEnterTimestampMonotonic":
-			us, _ := strconv.ParseInt(value, 10, 64) //nolint:errcheck // "" is never
+			us, _ := strconv.ParseInt(value, 10, 64) // "" is never
 			since = time.Duration(us) * time.Microsecond
 		}
 	}

@@ -100,13 +100,13 @@ func (s *FakeSystemd) Do(_ context.Context, verb Verb, units ...string) error {
 			delete(s.active, u)
 			delete(s.failed, u)
 		case !ok:
-			return fmt.Errorf("Unit %s not found", u) //nolint:revive,staticcheck // systemd's own words
+			return fmt.Errorf("unit %s not found", u)
 		case verb == Reload && !s.active[u]:
-			return fmt.Errorf("Unit %s cannot be reloaded because it is inactive", u) //nolint:revive,staticcheck // the same
+			return fmt.Errorf("unit %s cannot be reloaded because it is inactive", u)
 		case verb == Restart || verb == Start:
 			s.set(u, content, !s.crashes(content))
 			if s.failed[u] {
-				return fmt.Errorf("Job for %s failed", u) //nolint:revive,staticcheck // the same
+				return fmt.Errorf("job for %s failed", u)
 			}
 		}
 	}
@@ -143,7 +143,7 @@ func (s *FakeSystemd) Launch(_ context.Context, unit string, command ...string) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.active[unit] {
-		return fmt.Errorf("Unit %s was already loaded", unit) //nolint:revive,staticcheck // systemd's own words
+		return fmt.Errorf("unit %s was already loaded", unit)
 	}
 	s.set(unit, "", true)
 	s.wait.Go(func() {

@@ -44,8 +44,13 @@ func unitPrintOf(m fleet.Manifest, u fleet.Unit) unitPrint {
 	}
 }
 
+// loadedPrint stands for the unit files that systemd reads.
+func loadedPrint(m fleet.Manifest) fleet.Digest {
+	return printOf(m, func(path string) bool { return strings.HasPrefix(path, protocol.SystemdDir+"/") })
+}
+
 func (a *activation) daemonReload(ctx context.Context) error {
-	loaded := printOf(a.target, func(path string) bool { return strings.HasPrefix(path, protocol.SystemdDir+"/") })
+	loaded := loadedPrint(a.target)
 	if a.ledger.Loaded == loaded {
 		return nil
 	}

@@ -61,7 +61,7 @@ func (v *verified) digest(path string) (fleet.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
 		return "", err
@@ -112,7 +112,7 @@ func (v *verified) save() error {
 		err = os.Rename(f.Name(), v.node.disk.real(verifiedFile))
 	}
 	if err != nil {
-		os.Remove(f.Name()) //nolint:errcheck // the sweep takes it otherwise
+		os.Remove(f.Name()) // the sweep takes it otherwise
 	}
 	return err
 }

@@ -60,7 +60,7 @@ func writeBlob(w io.Writer, b Blob, open func(fleet.Digest) (io.ReadCloser, erro
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	if _, err := io.CopyN(w, r, b.Size); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
