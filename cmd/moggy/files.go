@@ -90,13 +90,18 @@ func (a *app) tell(diags config.Diagnostics) error {
 
 // lockName is the lock's name beside a fleet's file: fleet.hcl has
 // fleet.lock.hcl.
-func lockName(file string) string { return strings.TrimSuffix(file, ".hcl") + ".lock.hcl" }
+func lockName(file string) string { return strings.TrimSuffix(file, ".hcl") + lockSuffix }
+
+const lockSuffix = ".lock.hcl"
 
 // readSources reads the fleet's files, each once.
 func (a *app) readSources() ([]config.Source, error) {
 	var out []config.Source
 	var seen []fs.FileInfo
 	for _, name := range a.files {
+		if strings.HasSuffix(name, lockSuffix) {
+			return nil, hint.New(name+": a lock, which moggy finds by itself", "-f %s", strings.TrimSuffix(name, lockSuffix)+".hcl")
+		}
 		content, err := readFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, hint.Wrap(err, "moggy init writes one to start from; -f FILE names another")
@@ -164,8 +169,7 @@ func tooLarge(name string) error {
 
 // plainPathError names the file once and the cause, not the system call.
 func plainPathError(name string, err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
 	return fmt.Errorf("%s: %w", name, err)

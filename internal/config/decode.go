@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -120,11 +121,9 @@ func (d *decoder) kindNames() []string {
 
 func (d *decoder) strayAttribute(a *hclsyntax.Attribute) {
 	for _, k := range d.kinds {
-		for _, name := range k.attributes {
-			if name == a.Name {
-				d.mistake(a.NameRange, fmt.Sprintf("move it into the %s block it is meant for", k.name), "%s stands outside of a block", a.Name)
-				return
-			}
+		if slices.Contains(k.attributes, a.Name) {
+			d.mistake(a.NameRange, fmt.Sprintf("move it into the %s block it is meant for", k.name), "%s stands outside of a block", a.Name)
+			return
 		}
 	}
 	d.mistake(a.NameRange, "", "%s stands outside of a block", a.Name)

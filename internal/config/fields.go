@@ -78,10 +78,10 @@ func (f fields) text(name string) (item, bool) {
 // textOf reads an expression as a text. rule says what should stand there.
 func (f fields) textOf(rule string, e hclsyntax.Expression) (item, bool) {
 	v, is := literal(e)
-	switch {
-	case is == isText:
+	switch is {
+	case isText:
 		return item{v.AsString(), e.Range()}, true
-	case is == isReference:
+	case isReference:
 		f.wrong(e.Range(), fmt.Sprintf("%q", traversal(e)), "%s: it stands in quotes", rule)
 	default:
 		f.wrong(e.Range(), "", "%s, not %s", rule, is)

@@ -15,7 +15,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/term"
 )
 
-var update = flag.Bool("update", false, "write what is said now into the goldens") //nolint:gochecknoglobals // a test's flag
+var update = flag.Bool("update", false, "write what is said now into the goldens")
 
 // TestMistakes renders what is said of the files in each archive. Of a file
 // named *.lock.hcl that is the lock's mistakes, of the others together the

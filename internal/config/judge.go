@@ -62,6 +62,7 @@ func (d *decoder) judgeOverrides(n fleet.Node) {
 // judgeHubs reports nodes that nobody can bring together.
 func (d *decoder) judgeHubs(roles map[fleet.NodeName]fleet.Roles) {
 	if len(d.fleet.Nodes) < 2 {
+		d.judgeAlone()
 		d.judgeLines(roles)
 		return
 	}
@@ -102,6 +103,16 @@ func (d *decoder) judgeHubs(roles map[fleet.NodeName]fleet.Roles) {
 		}
 	}
 	d.judgeLines(roles)
+}
+
+// judgeAlone reports a single machine that nobody can reach: there is no other
+// through which it could join.
+func (d *decoder) judgeAlone() {
+	for _, n := range d.fleet.Nodes {
+		if p := d.places[n.Name]; !n.Reachable() && !p.has("ssh") {
+			p.wrong(p.b.at, `ssh = "HOST" says how you reach it`, "nobody can reach it: it has no public address, and there is no other node to join by")
+		}
+	}
 }
 
 func count(b bool) int {

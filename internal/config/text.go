@@ -92,11 +92,13 @@ func invalidUTF8(b []byte) int {
 	return -1
 }
 
+const ageMark = "AGE-SECRET-KEY-1"
+
 // privateKeyMarks are in every private key as ssh-keygen, OpenSSL, PuTTY and
 // age write it. The third is the body of an OpenSSH key whose first line was
 // lost: base64 of "openssh-key-v1".
 func privateKeyMarks() []string {
-	return []string{"PRIVATE KEY-----", "PuTTY-User-Key-File-", "b3BlbnNzaC1rZXktdjE", "AGE-SECRET-KEY-1"}
+	return []string{"PRIVATE KEY-----", "PuTTY-User-Key-File-", "b3BlbnNzaC1rZXktdjE", ageMark}
 }
 
 // nextPrivateKey is the range of the first such mark, or -1.
@@ -129,6 +131,9 @@ func (t *text) findSecrets(r *report) {
 			return
 		}
 		start, end := at+from, min(len(t.Content), at+to+maxKey)
+		if string(t.Content[at+from:at+to]) == ageMark { // on one line
+			end = at + to
+		}
 		tail := t.Content[at+to : end]
 		if i := bytes.Index(tail, []byte(endOfPrivateKey)); i >= 0 {
 			tail = tail[:i+len(endOfPrivateKey)]
