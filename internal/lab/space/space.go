@@ -94,12 +94,18 @@ func Do(name string, f func() error) error {
 }
 
 // onThread runs f on a thread of its own that ends with it, so that whatever
-// f does to its thread never meets other code.
+// f does to its thread never meets other code. It is never the process's first
+// thread: that one cannot end, and is what others see of the process.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread
-		done <- f()
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- onThread(f) // not here, as long as this is locked
+			return
+		}
+		done <- f() // never unlocked: the runtime ends the thread
 	}()
 	return <-done
 }
