@@ -33,7 +33,7 @@ func floors() [][]string {
 		{
 			"internal/mesh/link",
 			"internal/deploy/node", "internal/deploy/ssh",
-			"internal/lab/space", "internal/lab/rootfs",
+			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/lab"},
