@@ -51,7 +51,7 @@ func (l *Lab) Run(ctx context.Context, from fleet.SiteName, argv []string, io St
 	defer stop()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK="+socket, "SSH_AGENT_PID=", machine.Mark(s.name))
-	return s.passThrough(ctx, cmd, io, where)
+	return s.passThrough(cmd, io, where)
 }
 
 // desk is the space that commands of the operator run in.
@@ -68,7 +68,7 @@ func (s *session) desk(from fleet.SiteName) (string, error) {
 // passThrough runs the command with this process's standard files, hands it
 // the signals this process gets, and returns its exit code. in is the space to
 // run it in, "" for this process's own.
-func (s *session) passThrough(ctx context.Context, cmd *exec.Cmd, io Stdio, in string) (int, error) {
+func (s *session) passThrough(cmd *exec.Cmd, io Stdio, in string) (int, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = io.In, io.Out, io.Err
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
@@ -173,7 +173,7 @@ func (l *Lab) Exec(ctx context.Context, node fleet.NodeName, argv []string, io S
 	if err != nil {
 		return 0, s.off(node, err)
 	}
-	return s.passThrough(ctx, cmd, io, "")
+	return s.passThrough(cmd, io, "")
 }
 
 func (s *session) off(node fleet.NodeName, err error) error {
@@ -246,8 +246,10 @@ func (l *Lab) SSH(ctx context.Context, node fleet.NodeName, argv []string, io St
 	if err := errors.Join(err, known.Close()); err != nil {
 		return 0, err
 	}
-	args := []string{"ssh", "-F", "none", "-l", "root",
+	args := []string{
+		"ssh", "-F", "none", "-l", "root",
 		"-o", "UserKnownHostsFile=" + known.Name(), "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes",
-		"-o", "HostKeyAlias=" + string(node), "-o", "LogLevel=ERROR", address.String()}
+		"-o", "HostKeyAlias=" + string(node), "-o", "LogLevel=ERROR", address.String(),
+	}
 	return l.Run(ctx, from, append(args, argv...), io)
 }

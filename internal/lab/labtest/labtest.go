@@ -20,51 +20,51 @@ import (
 
 // Need skips the test where there can be no lab, and says why. Only the lack
 // of root is a reason: what else is missing makes the test fail.
-func Need(t testing.TB) {
-	t.Helper()
+func Need(tb testing.TB) {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("a lab needs root")
+		tb.Skip("a lab needs root")
 	}
 }
 
 // Fleet reads a fleet's file.
-func Fleet(t testing.TB, hcl string) *fleet.Fleet {
-	t.Helper()
+func Fleet(tb testing.TB, hcl string) *fleet.Fleet {
+	tb.Helper()
 	f, diags := config.Parse([]config.Source{{Name: "fleet.hcl", Content: []byte(hcl)}})
 	if f == nil {
-		t.Fatal(diags)
+		tb.Fatal(diags)
 	}
 	return f
 }
 
 // New returns a lab with a name that no other test has, not up yet. It is
 // taken down when the test ends.
-func New(t testing.TB) *lab.Lab {
-	t.Helper()
-	Need(t)
+func New(tb testing.TB) *lab.Lab {
+	tb.Helper()
+	Need(tb)
 	h := fnv.New32a()
-	fmt.Fprint(h, t.Name(), os.Getpid())
+	fmt.Fprint(h, tb.Name(), os.Getpid())
 	l, err := lab.New(fmt.Sprintf("test-%08x", h.Sum32()), lab.Options{Cache: os.Getenv("MOGGY_CACHE"), Now: time.Now})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := l.Down(context.Background()); err != nil {
-			t.Errorf("lab down: %v", err)
+			tb.Errorf("lab down: %v", err)
 		}
 	})
 	return l
 }
 
 // Up returns a lab that is up with the fleet's machines.
-func Up(t testing.TB, f *fleet.Fleet) *lab.Lab {
-	t.Helper()
-	l := New(t)
-	took, err := l.Up(t.Context(), f, Progress{t})
+func Up(tb testing.TB, f *fleet.Fleet) *lab.Lab {
+	tb.Helper()
+	l := New(tb)
+	took, err := l.Up(tb.Context(), f, Progress{tb})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Logf("lab %s: root file system %v, network %v, boot %v", l.Name(), took.Root, took.Network, took.Boot)
+	tb.Logf("lab %s: root file system %v, network %v, boot %v", l.Name(), took.Root, took.Network, took.Boot)
 	return l
 }
 
@@ -82,37 +82,37 @@ func (p Progress) Fail(name string, err error) { p.T.Logf("%s: %v", name, err) }
 
 // Exec runs a command at a machine's keyboard and returns its output without
 // the last newline. The test fails if the command does.
-func Exec(t testing.TB, l *lab.Lab, node fleet.NodeName, argv ...string) string {
-	t.Helper()
-	out, code := TryExec(t, l, node, argv...)
+func Exec(tb testing.TB, l *lab.Lab, node fleet.NodeName, argv ...string) string {
+	tb.Helper()
+	out, code := TryExec(tb, l, node, argv...)
 	if code != 0 {
-		t.Fatalf("%s: %s: exit code %d: %s", node, strings.Join(argv, " "), code, out)
+		tb.Fatalf("%s: %s: exit code %d: %s", node, strings.Join(argv, " "), code, out)
 	}
 	return out
 }
 
 // TryExec is Exec for commands that may fail: it returns their exit code.
-func TryExec(t testing.TB, l *lab.Lab, node fleet.NodeName, argv ...string) (string, int) {
-	t.Helper()
+func TryExec(tb testing.TB, l *lab.Lab, node fleet.NodeName, argv ...string) (string, int) {
+	tb.Helper()
 	var out strings.Builder
-	code, err := l.Exec(t.Context(), node, argv, lab.Stdio{In: strings.NewReader(""), Out: &out, Err: &out})
+	code, err := l.Exec(tb.Context(), node, argv, lab.Stdio{In: strings.NewReader(""), Out: &out, Err: &out})
 	if err != nil {
-		t.Fatalf("%s: %s: %v", node, strings.Join(argv, " "), err)
+		tb.Fatalf("%s: %s: %v", node, strings.Join(argv, " "), err)
 	}
 	return strings.TrimRight(out.String(), "\n"), code
 }
 
 // Run runs a command of this box as the operator in the lab's internet, or in
 // the LAN of the site from, and returns its output and exit code.
-func Run(t testing.TB, l *lab.Lab, from fleet.SiteName, argv ...string) (string, int) {
-	t.Helper()
+func Run(tb testing.TB, l *lab.Lab, from fleet.SiteName, argv ...string) (string, int) {
+	tb.Helper()
 	if _, err := exec.LookPath(argv[0]); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var out strings.Builder
-	code, err := l.Run(t.Context(), from, argv, lab.Stdio{In: strings.NewReader(""), Out: &out, Err: &out})
+	code, err := l.Run(tb.Context(), from, argv, lab.Stdio{In: strings.NewReader(""), Out: &out, Err: &out})
 	if err != nil {
-		t.Fatalf("run %s: %v", strings.Join(argv, " "), err)
+		tb.Fatalf("run %s: %v", strings.Join(argv, " "), err)
 	}
 	return strings.TrimRight(out.String(), "\n"), code
 }

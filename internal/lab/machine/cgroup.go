@@ -122,7 +122,7 @@ func enable(dir string) {
 	if err != nil {
 		return
 	}
-	for _, c := range strings.Fields(string(list)) {
+	for c := range strings.FieldsSeq(string(list)) {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
 	}
 }

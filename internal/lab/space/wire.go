@@ -220,8 +220,10 @@ func ipNet(p netip.Prefix) *net.IPNet {
 func settings(name string, list []topology.Setting) error {
 	// A host with br_netfilter, as Docker loads it, would send what a bridge
 	// passes on through the router's rules as well.
-	list = append([]topology.Setting{{Key: "bridge/bridge-nf-call-iptables", Value: "0"},
-		{Key: "bridge/bridge-nf-call-ip6tables", Value: "0"}}, list...)
+	list = append([]topology.Setting{
+		{Key: "bridge/bridge-nf-call-iptables", Value: "0"},
+		{Key: "bridge/bridge-nf-call-ip6tables", Value: "0"},
+	}, list...)
 	return Do(name, func() error {
 		for _, s := range list {
 			path := filepath.Join("/proc/sys/net", s.Key)

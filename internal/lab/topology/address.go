@@ -29,11 +29,13 @@ var (
 
 // homeNets are what home routers give out, the commonest first. As in real
 // life every home has the same.
-var homeNets = []netip.Prefix{
-	netip.MustParsePrefix("192.168.1.0/24"),
-	netip.MustParsePrefix("192.168.178.0/24"),
-	netip.MustParsePrefix("192.168.0.0/24"),
-	netip.MustParsePrefix("10.0.0.0/24"),
+func homeNets() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("192.168.1.0/24"),
+		netip.MustParsePrefix("192.168.178.0/24"),
+		netip.MustParsePrefix("192.168.0.0/24"),
+		netip.MustParsePrefix("10.0.0.0/24"),
+	}
 }
 
 // book hands out addresses that nobody else has.
@@ -95,12 +97,12 @@ func (b *book) prefix() netip.Prefix {
 
 // homeNet picks the LAN range of homes: the first that the mesh does not use.
 func homeNet(mesh netip.Prefix) netip.Prefix {
-	for _, p := range homeNets {
+	for _, p := range homeNets() {
 		if !mesh.IsValid() || !p.Overlaps(mesh) {
 			return p
 		}
 	}
-	return homeNets[0]
+	return homeNets()[0]
 }
 
 // host returns the n-th address of the prefix.
