@@ -74,32 +74,34 @@ func (a *Agent) reloadNow() error {
 
 // step advances the engine, and returns when to do so next.
 func (a *Agent) step(now time.Time) time.Time {
-	a.sendingMu.Lock()
-	started := a.sending
-	a.sending = make(map[wire.ID]time.Time)
-	a.sendingMu.Unlock()
+	a.lookMu.Lock()
+	look := a.look
+	a.look = make(map[wire.ID]bool)
+	a.lookMu.Unlock()
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for id, at := range started {
-		a.engine.Traffic(now, id, at, time.Time{})
+	for id := range look {
+		a.engine.Traffic(now, id, a.bind.Counters(id).Traffic)
 	}
 	soon := false
-	for id, flowing := range a.engine.Awake(now) {
-		c := a.bind.Counters(id)
-		a.engine.Traffic(now, id, c.LastTx, c.LastRx)
-		if !flowing && started[id].IsZero() {
+	awake := a.engine.Awake(now)
+	for id, flowing := range awake {
+		if !look[id] {
+			a.engine.Traffic(now, id, a.bind.Counters(id).Traffic)
+		}
+		if !flowing {
 			a.bind.Quiet(id)
 		}
 		soon = soon || flowing
 	}
-	next := a.engine.Advance(now)
-	a.carryOutLocked(now)
-	for id := range started {
-		if _, awake := a.engine.Awake(now)[id]; !awake {
+	for id := range look {
+		if _, ok := awake[id]; !ok {
 			a.bind.Quiet(id)
 		}
 	}
+	next := a.engine.Advance(now)
+	a.carryOutLocked(now)
 	if soon && next.Sub(now) > lookEvery {
 		next = now.Add(lookEvery)
 	}
@@ -113,11 +115,12 @@ func (a *Agent) poke() {
 	}
 }
 
-// Sending implements link.Control.
-func (a *Agent) Sending(id wire.ID) {
-	a.sendingMu.Lock()
-	a.sending[id] = time.Now()
-	a.sendingMu.Unlock()
+// Look implements link.Control. It must not wait for the engine: it is called
+// on the way of packets.
+func (a *Agent) Look(id wire.ID) {
+	a.lookMu.Lock()
+	a.look[id] = true
+	a.lookMu.Unlock()
 	a.poke()
 }
 
@@ -237,7 +240,7 @@ func (a *Agent) restartPeers() {
 			continue
 		}
 		c := a.bind.Counters(id)
-		used := time.Since(c.LastTx) < sessionFor || time.Since(c.LastRx) < sessionFor
+		used := time.Since(c.Tx) < sessionFor || time.Since(c.Rx) < sessionFor || time.Since(c.OtherRx) < sessionFor
 		if err := a.dev.Restart(n.Key, used); err != nil {
 			a.log.Warn("no new session", fieldPeer, n.Name, fieldError, err)
 		}

@@ -69,20 +69,20 @@ type Agent struct {
 	restarts []wire.ID                  // to be done when mu is free
 	logged   map[wire.ID]path.Route     // the path last written to the log
 
-	sendingMu sync.Mutex // of sending; never held together with mu
-	sending   map[wire.ID]time.Time
+	lookMu sync.Mutex // of look; never held together with mu
+	look   map[wire.ID]bool
 }
 
 // New returns an agent that does nothing yet.
 func New(opt Options) *Agent {
 	return &Agent{
-		opt:     opt,
-		log:     opt.Log,
-		wake:    make(chan struct{}, 1),
-		reload:  make(chan chan error),
-		nodes:   make(map[wire.ID]fleet.MeshNode),
-		logged:  make(map[wire.ID]path.Route),
-		sending: make(map[wire.ID]time.Time),
+		opt:    opt,
+		log:    opt.Log,
+		wake:   make(chan struct{}, 1),
+		reload: make(chan chan error),
+		nodes:  make(map[wire.ID]fleet.MeshNode),
+		logged: make(map[wire.ID]path.Route),
+		look:   make(map[wire.ID]bool),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/mesh/path"
 )
 
 // Status is how things stand.
@@ -50,15 +51,15 @@ type server struct {
 // listen opens the socket for root alone. A socket left behind by an agent that
 // was killed is replaced.
 func (a *Agent) listen() (*server, error) {
-	path := a.opt.SocketPath
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	socket := a.opt.SocketPath
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("status socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		return nil, fmt.Errorf("status socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(socket, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("status socket: %w", err), l.Close())
 	}
 	mux := http.NewServeMux()
@@ -97,7 +98,7 @@ func (a *Agent) probeAll(ctx context.Context) {
 	begin := time.Now()
 	a.mu.Lock()
 	for id := range a.nodes {
-		a.engine.Traffic(begin, id, time.Time{}, begin)
+		a.engine.Traffic(begin, id, path.Traffic{Tx: begin})
 	}
 	a.mu.Unlock()
 	a.poke()

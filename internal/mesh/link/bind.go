@@ -29,8 +29,9 @@ type Control interface {
 	// Relay tells what became of a Forward that could not be sent on: Unknown
 	// or Unreachable.
 	Relay(v relay.Verdict, f wire.Frame, from path.Source)
-	// Sending says that data is sent to a peer that was quiet.
-	Sending(id wire.ID)
+	// Look says that data is sent to a peer that was quiet, or comes from one by
+	// another route than before.
+	Look(id wire.ID)
 }
 
 // Bind is WireGuard's conn.Bind for the mesh: one UDP socket per family on the
@@ -217,8 +218,8 @@ func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 
 // Counters are what a Bind knows of the traffic with a peer.
 type Counters struct {
-	TxBytes, RxBytes uint64
-	LastTx, LastRx   time.Time // zero: never; Rx by the route in use only
+	TxBytes, RxBytes uint64 // of WireGuard's messages, by any route
+	path.Traffic
 }
 
 // Counters returns the traffic with a peer.
@@ -227,10 +228,15 @@ func (b *Bind) Counters(id wire.ID) Counters {
 	if p == nil {
 		return Counters{}
 	}
-	return Counters{p.txBytes.Load(), p.rxBytes.Load(), when(p.lastTx.Load()), when(p.lastRx.Load())}
+	c := Counters{TxBytes: p.txBytes.Load(), RxBytes: p.rxBytes.Load()}
+	c.Tx, c.Rx, c.OtherRx = when(p.lastTx.Load()), when(p.lastRx.Load()), when(p.lastOther.Load())
+	if r := p.other.Load(); r != nil {
+		c.Other = *r
+	}
+	return c
 }
 
-// Quiet asks for Control.Sending at the next data for the peer.
+// Quiet asks for Control.Look at the next data for the peer.
 func (b *Bind) Quiet(id wire.ID) {
 	if p := b.peer(id); p != nil {
 		p.quiet.Store(true)

@@ -26,12 +26,14 @@ type peer struct {
 	line    atomic.Pointer[path.Line] // of a hub
 	counter atomic.Uint64             // of our Forwards to it, a hub
 
-	lastTx, lastRx   atomic.Int64  // Unix nanoseconds; Rx by the primary only
+	lastTx, lastRx   atomic.Int64 // Unix nanoseconds; Rx by the primary only
+	lastOther        atomic.Int64 // the same, by any other route
+	other            atomic.Pointer[path.Route]
 	txBytes, rxBytes atomic.Uint64 // of WireGuard's messages, by any route
 	quiet            atomic.Bool   // the next data sent shall be announced
 
 	mu      sync.Mutex // of what follows
-	pending []byte     // the last handshake initiation
+	pending []byte     // the last handshake message
 	pendAt  time.Time
 }
 
@@ -94,9 +96,10 @@ func (p *peer) DstIP() netip.Addr { return p.underlay().Addr() }
 // DstToBytes is the current underlay address; WireGuard binds cookies to it.
 func (p *peer) DstToBytes() []byte { return addrBytes(p.underlay()) }
 
-// remember keeps a handshake initiation, so that it can be sent again when the
-// route it took turns out to be dead: WireGuard itself waits 5 s. The receiver
-// drops the second copy, should both arrive: its timestamp is not newer.
+// remember keeps a handshake message, so that it can be sent again when the
+// route it took turns out to be dead: WireGuard itself waits 5 s. Of an
+// initiation the receiver drops the second copy, should both arrive: its
+// timestamp is not newer. An answer must never arrive twice.
 func (p *peer) remember(b []byte, now time.Time) {
 	p.mu.Lock()
 	p.pending, p.pendAt = append(p.pending[:0], b...), now
@@ -126,11 +129,19 @@ func (p *peer) answered() {
 	p.mu.Unlock()
 }
 
-// heard books a message of WireGuard that came by route r.
+// heard books a message of WireGuard that came by route r, and tells when the
+// peer leaves the route that we use.
 func (p *peer) heard(r path.Route, size int, now int64) {
 	p.rxBytes.Add(uint64(size))
 	if p.use.Load().Route == r {
 		p.lastRx.Store(now)
+		return
+	}
+	if was := p.other.Load(); was == nil || *was != r {
+		p.other.Store(&r)
+	}
+	if before := p.lastOther.Swap(now); p.lastRx.Load() > before {
+		p.bind.control.Look(p.id)
 	}
 }
 

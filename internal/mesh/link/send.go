@@ -44,7 +44,7 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 	if data {
 		p.lastTx.Store(now.UnixNano())
 		if p.quiet.Load() && p.quiet.Swap(false) {
-			b.control.Sending(p.id)
+			b.control.Look(p.id)
 		}
 	}
 	u := p.use.Load()
@@ -57,6 +57,9 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 		err = b.transmit(p, u.Spare, netip.Addr{}, bufs)
 	case u.Hedge && wire.Transport(bufs[0]):
 		_ = b.transmit(p, u.Spare, netip.Addr{}, bufs) // the first copy is on its way
+	}
+	if err != nil && !wire.Transport(bufs[0]) {
+		p.remember(bufs[0], now) // an answer as well, since it was not sent
 	}
 	if err != nil && (errors.Is(err, errNoRoute) || Refused(err)) {
 		return nil // WireGuard would log each; the path engine sees and tells

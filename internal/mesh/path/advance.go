@@ -179,7 +179,7 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 		p.suspect = false
 	}
 	// What was sent last may still be answered: look at the silence before it.
-	patience := Suspect + 2*t.srtt
+	patience := Suspect + t.srtt + 4*t.rttvar
 	if p.lastTx.After(quiet) && now.Sub(maxTime(quiet, p.since)) >= patience && now.Sub(p.lastTx) < Active {
 		if !p.suspect && len(t.flights) == 0 {
 			t.next = minTime(t.next, now)
@@ -195,7 +195,7 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 		e.publish(p, "hedge over")
 	}
 	if p.lastTx.After(quiet) {
-		return maxTime(quiet.Add(patience), now.Add(Burst))
+		return maxTime(quiet.Add(patience), now.Add(Burst/4))
 	}
 	return time.Time{}
 }

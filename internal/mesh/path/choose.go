@@ -2,6 +2,8 @@ package path
 
 import (
 	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
 // choose settles p's primary and spare, and publishes a change.
@@ -134,9 +136,18 @@ func (e *Engine) chooseLine(now time.Time, hub *peer) {
 		}
 		return
 	}
+	had := !hub.line.IsZero()
 	hub.line = found.route
 	found.next = now // it must learn where to relay to
 	e.decide(Line{Hub: hub.ID, Addr: found.route.Addr, Local: e.localFor(hub, found)})
+	if had {
+		return
+	}
+	for _, p := range e.peers {
+		if p != hub && p.primary.IsZero() {
+			e.choose(now, p, "first choice")
+		}
+	}
 }
 
 // cheaper compares tracks of the same sureness, proven or not.
@@ -167,8 +178,8 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 			continue
 		}
 		if guess {
-			// A relay often answers first: give a direct route a moment.
-			if !t.route.Direct() && cur.route.Direct() && cur.misses == 0 && now.Sub(p.since) < guessFor {
+			// A relay, or IPv4, often answers first: give the guess a moment.
+			if cur.route.Direct() && cur.misses == 0 && now.Sub(p.since) < guessFor {
 				continue
 			}
 		} else if t.echoes < echoesGood || !worthIt(cur, t, now.Sub(p.since)) {
@@ -192,6 +203,8 @@ func worthIt(cur, t *track, used time.Duration) bool {
 	switch {
 	case t.route.Direct() && !cur.route.Direct():
 		return is < 1.1*was+5
+	case t.route.Kind() == fleet.PathDirectV6 && cur.route.Kind() == fleet.PathDirectV4:
+		return is < 1.1*was+2 // no NAT on the way that forgets
 	case used < settled && !lossy:
 		return false
 	case !t.route.Direct() && cur.route.Direct():

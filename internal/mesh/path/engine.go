@@ -107,8 +107,17 @@ func (e *Engine) SetPeers(now time.Time, peers []Peer) {
 	slices.SortFunc(e.hubs, func(a, b *peer) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	for _, p := range e.peers {
 		e.setTracks(now, p)
-		if p.Hub {
-			e.busy[p.ID] = p
+	}
+	for _, h := range e.hubs { // first: routes lead through them
+		e.busy[h.ID] = h
+		e.chooseLine(now, h)
+	}
+	for _, p := range e.peers {
+		if !p.primary.IsZero() && p.track(p.primary) == nil {
+			p.primary = Route{}
+		}
+		if p.primary.IsZero() {
+			e.choose(now, p, "first choice")
 		}
 	}
 }
@@ -139,16 +148,6 @@ func (e *Engine) setTracks(now time.Time, p *peer) {
 			t.next = now
 		}
 	}
-	if !p.primary.IsZero() && p.track(p.primary) == nil {
-		p.primary = Route{}
-		e.choose(now, p, "removed")
-	}
-	if p.Hub {
-		e.chooseLine(now, p)
-	}
-	if p.primary.IsZero() {
-		e.choose(now, p, "first choice")
-	}
 }
 
 // SetLocal tells the engine where it listens in its own networks: told to peers
@@ -167,29 +166,55 @@ func (e *Engine) Moved(now time.Time) {
 	}
 }
 
-// Traffic says when data was last sent to a peer, and when data last came from
-// it over its primary route; zero times mean: not since the last call. Call it
-// before Advance, for all that Awake returns, and for a peer that just sent
-// its first packet after a silence.
-func (e *Engine) Traffic(now time.Time, id wire.ID, tx, rx time.Time) {
+// Traffic is when data was last exchanged with a peer. Zero times mean: never.
+type Traffic struct {
+	Tx      time.Time // sent
+	Rx      time.Time // received by the primary
+	Other   Route     // the last other route that data was received by
+	OtherRx time.Time // and when
+}
+
+// Traffic tells of traffic with a peer. Call it before Advance for all that
+// Awake returns; and at once for a peer that sent something after a silence,
+// or that was heard by another route than before.
+func (e *Engine) Traffic(now time.Time, id wire.ID, t Traffic) {
 	p := e.peers[id]
 	if p == nil {
 		return
 	}
-	if tx.After(p.lastTx) {
-		p.lastTx = tx
+	if t.Tx.After(p.lastTx) {
+		p.lastTx = t.Tx
 	}
-	if rx.After(p.lastRx) {
-		p.lastRx = rx
-		if p.suspect {
-			p.suspect = false
-		}
-		if !p.hedgeUntil.IsZero() && rx.After(p.since) {
+	if t.Rx.After(p.lastRx) {
+		p.lastRx = t.Rx
+		p.suspect, p.left = false, false
+		if !p.hedgeUntil.IsZero() && t.Rx.After(p.since) {
 			p.hedgeUntil = time.Time{}
 		}
 	}
+	if t.OtherRx.After(p.lastRx) && !p.left {
+		e.leftBy(now, p, t.Other)
+	}
 	if !p.awake && (now.Sub(p.lastTx) < Idle || now.Sub(p.lastRx) < Idle) {
 		e.wake(now, p)
+	}
+}
+
+// leftBy takes the hint that the peer, which sent by our primary, now sends by
+// another route: it may know of a break that we do not see yet. If the primary
+// is silent, data goes both ways until an echo tells.
+func (e *Engine) leftBy(now time.Time, p *peer, r Route) {
+	p.left = true
+	t, cur := p.track(r), p.track(p.primary)
+	if !p.awake || t == nil || cur == nil || e.unusable(now, t) || p.lastRx.IsZero() ||
+		now.Sub(p.quietSince()) < Suspect {
+		return
+	}
+	p.suspect = true
+	cur.next = minTime(cur.next, now)
+	if p.hedgeUntil.IsZero() {
+		p.spare, p.hedgeUntil = r, now.Add(Hedged)
+		e.publish(p, "peer left it")
 	}
 }
 

@@ -151,9 +151,9 @@ const (
 	Active = time.Second
 	// Background is how often its other proven routes are.
 	Background = 10 * time.Second
-	// Suspect is the silence, beyond two round trips, after which data that was
-	// sent should have been answered. TCP answers within 40 ms (delayed ACK).
-	Suspect = 100 * time.Millisecond
+	// Suspect is the silence, beyond a round trip, after which data that was sent
+	// should have been answered. TCP answers within 40 ms (delayed ACK).
+	Suspect = 60 * time.Millisecond
 	// Burst is the time between probes of a suspected route.
 	Burst = 50 * time.Millisecond
 	// Fresh is how long an echo proves a route to a peer that is awake.
@@ -184,12 +184,13 @@ const (
 	settled = 10 * time.Second
 
 	// guessFor is how long a direct route that was guessed may stay unproven
-	// while a relay is proven.
+	// while another is proven.
 	guessFor = 300 * time.Millisecond
 
 	missesDead = 3 // and silence
 	missesHard = 6 // whatever is heard: the path works one way only
 	echoesGood = 3 // in a row, before a route replaces one that works
 
-	maxLearned = 24 // addresses kept per peer beyond the fixed ones
+	maxLearned    = 24 // addresses kept per peer beyond the fixed ones
+	maxDiscovered = 8  // new ones a second that a peer may be heard from
 )

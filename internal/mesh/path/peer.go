@@ -27,6 +27,7 @@ type peer struct {
 	awake          bool
 	lastTx, lastRx time.Time // of data; Rx by the primary only
 	suspect        bool
+	left           bool // it sends by another route than our primary
 
 	// The choice.
 	primary, spare Route
@@ -48,6 +49,9 @@ type peer struct {
 	answeredAt time.Time
 	punchUntil time.Time
 	noticeAt   time.Time
+
+	discovering time.Time // beginning of the second in which
+	discovered  int       // so many addresses were new
 }
 
 func (p *peer) track(r Route) *track {
@@ -70,6 +74,20 @@ func (p *peer) learn(now time.Time, r Route) *track {
 	}
 	t.heard = now
 	return t
+}
+
+// discover is learn for an address that a ping came from. It returns nil when
+// there were too many lately: a NAT that translates every packet anew makes
+// each of our probes look like another one to the peer, which probes back.
+func (p *peer) discover(now time.Time, r Route) *track {
+	if now.Sub(p.discovering) >= time.Second {
+		p.discovering, p.discovered = now, 0
+	}
+	if p.discovered >= maxDiscovered {
+		return nil
+	}
+	p.discovered++
+	return p.learn(now, r)
 }
 
 // forget drops learned addresses without a sign of life, and the stalest when
@@ -129,7 +147,7 @@ func (p *peer) mark(r Route) bool {
 
 // sleep stops all that costs anything.
 func (p *peer) sleep() {
-	p.awake, p.suspect = false, false
+	p.awake, p.suspect, p.left = false, false, false
 	p.hedgeUntil = time.Time{}
 	p.calls, p.callAt = 0, time.Time{}
 	for _, t := range p.tracks {

@@ -62,8 +62,13 @@ func (e *Engine) ping(now time.Time, from Source, p *peer, m wire.Probe) {
 	if !from.Route.Direct() && e.peers[from.Route.Hub] == nil {
 		return
 	}
-	t := p.learn(now, from.Route)
-	t.pinged = now
+	t := p.track(from.Route)
+	if t == nil {
+		if t = p.discover(now, from.Route); t == nil {
+			return
+		}
+	}
+	t.heard, t.pinged = now, now
 	if newest && from.Route.Direct() {
 		e.register(now, p, from, m.Flags&wire.Primary != 0)
 	}

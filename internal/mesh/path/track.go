@@ -99,7 +99,7 @@ func (t *track) proven(now time.Time, d time.Duration) bool {
 // overdue says whether an answer is missing that should be here: well before
 // it counts as missed.
 func (t *track) overdue(now time.Time) bool {
-	return t.misses > 0 || len(t.flights) > 0 && now.Sub(t.flights[0].at) > t.srtt+2*t.rttvar+Burst
+	return t.misses > 0 || len(t.flights) > 0 && now.Sub(t.flights[0].at) > t.srtt+max(4*t.rttvar, Burst/2)
 }
 
 // fail puts the route into hold-down.

@@ -1,0 +1,411 @@
+package sim
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/mesh/path"
+	"github.com/moggyfleet/moggy/internal/mesh/relay"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// Port is the mesh's, on every machine.
+const Port = 51877
+
+// lookEvery is how often an agent looks at traffic that flows.
+const lookEvery = 40 * time.Millisecond
+
+// Node is one machine with an agent.
+type Node struct {
+	w      *World
+	Name   string
+	net    *Network
+	addrs  []netip.Addr // its own, of either family
+	hub    bool
+	public []netip.AddrPort
+	key    wire.PrivateKey
+	id     wire.ID
+
+	// State of the agent: lost when it stops.
+	up      bool
+	run     int // how often it was started
+	engine  *path.Engine
+	ring    *wire.Keyring
+	relay   *relay.Forwarder
+	peers   map[wire.ID]*traffic
+	advance time.Time // when it will next
+
+	pings map[uint64]*Stream
+	// Changes are the switches of path, for people.
+	Changes []Change
+}
+
+// Change is one switch of path.
+type Change struct {
+	At   time.Time
+	Peer string
+	Use  path.Use
+}
+
+// traffic is what a Bind keeps for one peer.
+type traffic struct {
+	node    *Node
+	use     path.Use
+	line    path.Line
+	counter uint64
+	path.Traffic
+}
+
+// Machine adds a machine to a network, with an agent that is not started. A hub
+// has fixed endpoints at its addresses.
+func (w *World) Machine(name string, net *Network, hub bool, addrs ...netip.Addr) *Node {
+	n := &Node{w: w, Name: name, net: net, addrs: addrs, hub: hub, pings: make(map[uint64]*Stream)}
+	for i := range n.key {
+		n.key[i] = byte(w.random.Uint64())
+	}
+	n.id = wire.IDOf(n.key.Public())
+	for _, a := range addrs {
+		net.devices[a] = n
+		if hub {
+			n.public = append(n.public, netip.AddrPortFrom(a, Port))
+		}
+	}
+	w.nodes[name] = n
+	return n
+}
+
+// Start starts the agents, anew if they ran, with all machines as peers.
+func (w *World) Start(nodes ...*Node) {
+	for _, n := range nodes {
+		n.start()
+	}
+}
+
+// All returns every machine, by name.
+func (w *World) All() []*Node {
+	var out []*Node
+	for _, n := range w.nodes {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b *Node) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func (n *Node) start() {
+	n.up = true
+	n.run++
+	n.engine = path.New(path.Config{Self: n.id, Random: n.w.random.Uint64, PadTo: 1312})
+	n.relay = relay.New(n.engine.Epoch())
+	n.peers = make(map[wire.ID]*traffic)
+	n.advance = time.Time{}
+	ring := wire.NewKeyring(n.key)
+	var keys []fleet.Key
+	var peers []path.Peer
+	for _, o := range n.w.All() {
+		if o == n {
+			continue
+		}
+		keys = append(keys, o.key.Public())
+		peers = append(peers, path.Peer{ID: o.id, Hub: o.hub, Public: o.public})
+		n.peers[o.id] = &traffic{node: o}
+	}
+	n.ring, _ = ring.With(keys)
+	var pairs []*wire.Pair
+	for _, p := range peers {
+		if pair, ok := n.ring.Pair(p.ID); ok {
+			pairs = append(pairs, pair)
+		}
+	}
+	if n.hub {
+		n.relay.SetMembers(pairs)
+	}
+	var local []netip.AddrPort
+	for _, a := range n.addrs {
+		local = append(local, netip.AddrPortFrom(a, Port))
+	}
+	n.engine.SetLocal(local)
+	n.engine.SetPeers(n.w.now, peers)
+	n.work()
+}
+
+// Stop kills the agent, and takes the machine off the network.
+func (n *Node) Stop() { n.up = false }
+
+// Drain stops the agent the way a service is stopped.
+func (n *Node) Drain() {
+	n.engine.Drain(n.w.now)
+	n.work()
+	run := n.run
+	n.w.After(300*time.Millisecond, func() {
+		if n.run == run {
+			n.Stop()
+		}
+	})
+}
+
+// work carries out decisions and advances the engine, now and when it is due.
+func (n *Node) work() {
+	if !n.up {
+		return
+	}
+	n.carryOut()
+	soon := false
+	for id, flowing := range n.engine.Awake(n.w.now) {
+		t := n.peers[id]
+		n.engine.Traffic(n.w.now, id, t.Traffic)
+		soon = soon || flowing
+	}
+	next := n.engine.Advance(n.w.now)
+	n.carryOut()
+	if soon && next.Sub(n.w.now) > lookEvery {
+		next = n.w.now.Add(lookEvery)
+	}
+	if !n.advance.After(n.w.now) || next.Before(n.advance) {
+		n.advance = next
+		run := n.run
+		n.w.At(next, func() {
+			if n.run == run && n.advance.Equal(next) {
+				n.work()
+			}
+		})
+	}
+}
+
+func (n *Node) carryOut() {
+	for d := range n.engine.Decisions() {
+		switch d := d.(type) {
+		case path.Send:
+			if !n.sendFrame(d.Peer, d.Route, n.seal(d)) && d.Route.Direct() {
+				n.engine.Failed(n.w.now, d.Peer, d.Route)
+			}
+		case path.Use:
+			t := n.peers[d.Peer]
+			if d.Route != t.use.Route {
+				n.Changes = append(n.Changes, Change{n.w.now, t.node.Name, d})
+			}
+			t.use = d
+		case path.Line:
+			n.peers[d.Hub].line = d
+		case path.Egress:
+			n.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr})
+		case path.Epoch:
+			n.relay.SetEpoch(d.Peer, d.Epoch)
+		}
+	}
+}
+
+type randomReader struct{ w *World }
+
+func (r randomReader) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(r.w.random.Uint64())
+	}
+	return len(b), nil
+}
+
+func (n *Node) seal(d path.Send) []byte {
+	pair, ok := n.ring.Pair(d.Peer)
+	if !ok {
+		return nil
+	}
+	switch m := d.Message.(type) {
+	case wire.Probe:
+		return pair.SealProbe(nil, m)
+	case wire.Note:
+		return pair.SealNote(nil, m)
+	case wire.CallMe:
+		b, err := pair.SealCall(nil, m, randomReader{n.w})
+		if err == nil {
+			return b
+		}
+	}
+	return nil
+}
+
+// sendFrame sends by exactly that route; false means that this machine cannot.
+func (n *Node) sendFrame(id wire.ID, r path.Route, b []byte) bool {
+	if r.Direct() {
+		return n.send(r.Addr, b)
+	}
+	hub := n.peers[r.Hub]
+	if hub == nil || !hub.line.Addr.IsValid() {
+		return false
+	}
+	pair, _ := n.ring.Pair(r.Hub)
+	hub.counter++
+	frame := append(make([]byte, wire.RelaySize), b...)
+	pair.PutForward(frame, b, id, wire.Stamp{Epoch: n.engine.Epoch(), Counter: hub.counter}, 1)
+	return n.send(hub.line.Addr, frame)
+}
+
+func (n *Node) send(to netip.AddrPort, b []byte) bool {
+	for _, a := range n.addrs {
+		if a.Is4() == to.Addr().Is4() {
+			n.w.Sent.Packets++
+			n.w.Sent.Bytes += len(b)
+			n.net.carry(Packet{netip.AddrPortFrom(a, Port), to, b})
+			return true
+		}
+	}
+	return false
+}
+
+// receive implements device.
+func (n *Node) receive(p Packet) {
+	if n.up && p.Dst.Port() == Port {
+		n.frame(p.Data, path.Source{Route: path.Route{Addr: p.Src}, Local: p.Dst.Addr()})
+	}
+}
+
+func (n *Node) frame(b []byte, from path.Source) {
+	switch wire.Classify(b) {
+	case wire.WireGuard:
+		n.data(b, from.Route)
+	case wire.Deliver:
+		f, payload, err := n.ring.OpenDeliver(b)
+		if err != nil {
+			return
+		}
+		n.frame(payload, path.Source{Route: path.Route{Hub: f.Hub}})
+	case wire.Forward:
+		hop, f, verdict := n.relay.Forward(n.w.now, b)
+		switch verdict {
+		case relay.Sent:
+			n.send(hop.Addr, b)
+		case relay.Unknown:
+			n.engine.Meet(n.w.now, f.From, from)
+			n.carryOut()
+		case relay.Unreachable:
+			n.engine.Refuse(n.w.now, f.From, f.To)
+			n.carryOut()
+		}
+	case wire.Ping, wire.Pong, wire.Call, wire.Notice:
+		if m, err := n.ring.Open(b); err == nil {
+			n.engine.Receive(n.w.now, from, m)
+			n.work()
+		}
+	}
+}
+
+// Path is how this machine sends to another.
+func (n *Node) Path(to *Node) path.Use { return n.peers[to.id].use }
+
+// Proven says whether an echo came by the path in use within the last seconds.
+func (n *Node) Proven(to *Node) bool {
+	v, ok := n.engine.View(to.id)
+	return ok && !v.Current().LastEcho.IsZero() && v.Current().Misses == 0 &&
+		n.w.now.Sub(v.Current().LastEcho) < path.Fresh
+}
+
+// Stream is a ping, as a user would run it: one packet every so often, each
+// answered.
+type Stream struct {
+	Sent, Answered int
+	sentAt         map[uint32]time.Time
+	answered       []time.Time // when those that were answered had been sent
+	begin          time.Time
+	stopped        bool
+}
+
+// data is 64 bytes that look like WireGuard's transport: type, an ID of the
+// stream, a number, and whether it is the answer.
+func packet(stream uint64, number uint32, answer bool, src wire.ID) []byte {
+	b := make([]byte, 96)
+	b[0] = 4
+	binary.BigEndian.PutUint64(b[8:], stream)
+	binary.BigEndian.PutUint32(b[16:], number)
+	if answer {
+		b[20] = 1
+	}
+	copy(b[24:], src[:])
+	return b
+}
+
+// Ping sends a packet to another machine at every interval, until it is
+// stopped.
+func (n *Node) Ping(to *Node, every time.Duration) *Stream {
+	s := &Stream{sentAt: make(map[uint32]time.Time), begin: n.w.now}
+	id := n.w.random.Uint64()
+	n.pings[id] = s
+	var tick func()
+	tick = func() {
+		if s.stopped {
+			return
+		}
+		s.Sent++
+		s.sentAt[uint32(s.Sent)] = n.w.now
+		if n.up {
+			n.sendData(to.id, packet(id, uint32(s.Sent), false, n.id))
+		}
+		n.w.After(every, tick)
+	}
+	tick()
+	return s
+}
+
+// Stop ends the stream.
+func (s *Stream) Stop() { s.stopped = true }
+
+// Gap is the longest time in which nothing that was sent was answered.
+func (s *Stream) Gap(end time.Time) time.Duration {
+	times := append([]time.Time{s.begin}, s.answered...)
+	times = append(times, end)
+	slices.SortFunc(times, time.Time.Compare)
+	var gap time.Duration
+	for i := 1; i < len(times); i++ {
+		gap = max(gap, times[i].Sub(times[i-1]))
+	}
+	return gap
+}
+
+func (n *Node) sendData(id wire.ID, b []byte) {
+	t := n.peers[id]
+	t.Tx = n.w.now
+	if awake, flowing := n.engine.Awake(n.w.now)[id]; !awake || !flowing {
+		n.engine.Traffic(n.w.now, id, t.Traffic)
+		n.work()
+	}
+	ok := n.sendFrame(id, t.use.Route, b)
+	if !t.use.Spare.IsZero() && (!ok || t.use.Hedge) {
+		n.sendFrame(id, t.use.Spare, b)
+	}
+}
+
+func (n *Node) data(b []byte, r path.Route) {
+	from := n.peers[wire.ID(b[24:])]
+	if from == nil {
+		return
+	}
+	if from.use.Route == r {
+		from.Rx = n.w.now
+	} else {
+		first := from.Rx.After(from.OtherRx)
+		from.Other, from.OtherRx = r, n.w.now
+		if first {
+			n.engine.Traffic(n.w.now, from.node.id, from.Traffic)
+			n.work()
+		}
+	}
+	stream, number := binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint32(b[16:])
+	if b[20] == 0 {
+		n.sendData(from.node.id, packet(stream, number, true, n.id))
+		return
+	}
+	s := n.pings[stream]
+	if s == nil {
+		return
+	}
+	if at, ok := s.sentAt[number]; ok { // a second copy counts once
+		delete(s.sentAt, number)
+		s.Answered++
+		s.answered = append(s.answered, at)
+	}
+}
