@@ -3,368 +3,192 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-// onNode is one machine with a real systemd, and the operator's side of the
-// protocol by hand.
-type onNode struct {
-	*operator
-	name string
+// nodeBox is a machine in a temporary directory, spoken to as an operator does
+// over ssh: by arguments, standard streams and exit codes.
+type nodeBox struct {
+	t       *testing.T
+	root    string
+	systemd *node.FakeSystemd
 }
 
-// TestLabNode puts generations in force on a machine with a real systemd:
-// linked units, restarts, going back, drift, lost followers, lost power.
-func TestLabNode(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("boots a machine, which needs root")
+func newNodeBox(t *testing.T) *nodeBox {
+	t.Helper()
+	b := &nodeBox{t: t, root: t.TempDir()}
+	b.systemd = &node.FakeSystemd{Root: b.root}
+	b.systemd.Run = func(command []string) {
+		b.run("", command[2:]...) // after the executable and "node"
 	}
-	o := newOperator(t, "test-node", filepath.Join("..", "..", "examples", "one", "fleet.hcl"))
-	o.must("lab", "up", "--name", o.lab)
-	n := onNode{o, "solo"}
-	n.must("lab", "copy", "--name", n.lab, n.moggy, n.name+":/root/moggy")
-	for _, part := range []struct {
-		name string
-		run  func(onNode)
-	}{
-		{"init", onNode.init},
-		{"first generation", onNode.first},
-		{"nothing to do", onNode.nothing},
-		{"change", onNode.change},
-		{"crash goes back", onNode.crash},
-		{"drift", onNode.drifted},
-		{"follower killed, second operator", onNode.followerKilled},
-		{"activation killed", onNode.activationKilled},
-		{"power lost", onNode.powerLost},
-		{"systemd as the fake has it", onNode.conformance},
-	} {
-		ok := t.Run(part.name, func(t *testing.T) { part.run(onNode{n.with(t), n.name}) })
-		if !ok {
-			break // the next part builds on this one
+	for _, dir := range []string{"/etc/systemd/system", "/var/lib", "/run"} {
+		if err := os.MkdirAll(b.root+dir, 0o755); err != nil {
+			t.Fatal(err)
 		}
 	}
+	return b
 }
 
-// sh runs a line of shell at the machine.
-func (n onNode) sh(line string) result {
-	n.t.Helper()
-	return n.at(n.name, "sh", "-c", line)
-}
-
-func (n onNode) mustSh(line string) string {
-	n.t.Helper()
-	r := n.sh(line)
-	if r.code != 0 {
-		n.t.Fatalf("%s: exit code %d\n%s%s", line, r.code, r.out, r.err)
+// run is `moggy node --root ... ARGS`.
+func (b *nodeBox) run(stdin string, args ...string) result {
+	var out, errs bytes.Buffer
+	cmd := newNodeCommandWith(&nodeApp{app: newApp(strings.NewReader(stdin), &out, &errs), systemd: b.systemd})
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(append([]string{"--root", b.root, "--by", "nico@laptop"}, args...))
+	cmd.SetOut(&out)
+	cmd.SetErr(&errs)
+	started := time.Now()
+	err := cmd.Execute()
+	code := 0
+	if err != nil {
+		code = 1
+		var special exitCode
+		if errors.As(err, &special) {
+			code = int(special)
+		} else {
+			fmt.Fprintf(&errs, "moggy: error: %v\n", err)
+		}
 	}
-	return strings.TrimSpace(r.out)
+	return result{out.String(), errs.String(), code, time.Since(started)}
 }
 
-// node runs moggy node at the machine.
-func (n onNode) node(stdin []byte, args ...string) result {
-	n.t.Helper()
-	return n.runWith(string(stdin), append([]string{
-		"lab", "exec", "--name", n.lab, n.name, "--", "/root/moggy", "node", "--by", "nico@laptop",
-	}, args...)...)
-}
-
-// answer is node, of a command that may not fail.
-func answer[T any](n onNode, stdin []byte, args ...string) T {
-	n.t.Helper()
-	r := n.node(stdin, args...)
+func (b *nodeBox) must(stdin string, args ...string) string {
+	b.t.Helper()
+	r := b.run(stdin, args...)
 	if r.code != 0 {
-		n.t.Fatalf("moggy node %s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
+		b.t.Fatalf("%s: exit code %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.err)
 	}
-	lines := strings.Split(strings.TrimSpace(r.out), "\n")
-	var v T
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &v); err != nil {
-		n.t.Fatalf("moggy node %s: %v\n%s", strings.Join(args, " "), err, r.out)
+	return r.out
+}
+
+func decoded[T any](t *testing.T, out string) T {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	v, err := protocol.Decode[T]([]byte(lines[len(lines)-1]))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	return v
 }
 
-// demo is a generation with a service that shows its configuration in its log.
-// The script may do something before it becomes a service.
-func demo(number int, config, script string) (fleet.Manifest, map[fleet.Digest][]byte) {
-	const unit = `[Unit]
-Description=demo
-[Service]
-Type=exec
-ExecStartPre=%s
-ExecStart=/bin/sleep infinity
-ExecReload=/bin/cat /etc/moggy/reload.conf
-[Install]
-WantedBy=multi-user.target
-`
-	files := []fleet.File{
-		fleet.NewFile("/etc/moggy/demo.conf", 0o644, []byte(config+"\n")),
-		fleet.NewFile("/etc/moggy/reload.conf", 0o600, []byte("reload\n")),
-		fleet.NewFile("/etc/systemd/system/demo.service", 0o644, fmt.Appendf(nil, unit, script)),
-		fleet.NewFile("/usr/local/bin/demo-prepare", 0o755, []byte("#!/bin/sh\ncat /etc/moggy/demo.conf\n")),
-	}
-	m := fleet.Manifest{Version: 1, Fleet: "one", Node: "solo", Generation: number, Units: []fleet.Unit{{
-		Name: "demo.service", RestartOn: []string{"/etc/moggy/demo.conf", "/usr/local/bin/demo-prepare"}, ReloadOn: []string{"/etc/moggy/reload.conf"},
-	}}}
-	content := make(map[fleet.Digest][]byte)
-	for _, f := range files {
-		m.Files = append(m.Files, fleet.ManifestFile{Path: f.Path, Mode: f.Mode, Digest: f.Digest})
-		content[f.Digest] = f.Content
-	}
-	return m, content
-}
-
-const prepare = "/usr/local/bin/demo-prepare"
-
-func (n onNode) stage(number int, config, script string) {
-	n.t.Helper()
-	m, content := demo(number, config, script)
+// stream is a demo generation as an operator sends it.
+func (b *nodeBox) stream(number int, config string) string {
+	b.t.Helper()
+	m, content := demo(number, config, prepare)
 	doc, err := json.Marshal(m)
 	if err != nil {
-		n.t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	missing := answer[protocol.Missing](n, doc, "missing")
 	var blobs []protocol.Blob
-	for _, d := range missing.Digests {
+	for _, d := range decoded[protocol.Missing](b.t, b.must(string(doc), "missing")).Digests {
 		blobs = append(blobs, protocol.Blob{Digest: d, Size: int64(len(content[d]))})
 	}
-	var stream bytes.Buffer
-	err = protocol.WriteStream(&stream, m, blobs, func(d fleet.Digest) (io.ReadCloser, error) {
+	var out bytes.Buffer
+	err = protocol.WriteStream(&out, m, blobs, func(d fleet.Digest) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content[d])), nil
 	})
 	if err != nil {
-		n.t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	if staged := answer[protocol.Staged](n, stream.Bytes(), "stage"); staged.Generation != number || staged.Digest != protocol.DigestOf(m) {
-		n.t.Fatalf("staged %+v", staged)
-	}
+	return out.String()
 }
 
-func (n onNode) observe() fleet.Observed {
-	n.t.Helper()
-	return answer[fleet.Observed](n, nil, "observe")
+func TestNodeConversation(t *testing.T) {
+	b := newNodeBox(t)
+	init := decoded[protocol.Init](t, b.must("", "init"))
+	if init.MeshKey.IsZero() || init.Moggy != version || init.Arch == "" {
+		t.Errorf("init: %+v", init)
+	}
+	staged := decoded[protocol.Staged](t, b.must(b.stream(1, "one"), "stage"))
+	end := decoded[protocol.Event](t, b.must("", "activate", "1", "--digest", string(staged.Digest)))
+	if end.End == nil || end.End.Generation != 1 || end.End.Error != "" {
+		t.Fatalf("activate: %+v", end.End)
+	}
+	if at := decoded[protocol.Standing](t, b.must("", "confirm", "1")); !at.Current.Confirmed {
+		t.Errorf("confirm: %+v", at)
+	}
+	b.must(b.stream(2, "two"), "stage")
+	b.must("", "activate", "2")
+	b.must("", "confirm", "2")
+	b.must("", "back")
+	var o fleet.Observed
+	if err := json.Unmarshal([]byte(b.must("", "observe", "--deep", "--content", "/etc/moggy/demo.conf")), &o); err != nil {
+		t.Fatal(err)
+	}
+	if o.Current.Number != 1 || o.Contents["/etc/moggy/demo.conf"] != "one\n" || len(o.Drift) > 0 || o.MeshKey != init.MeshKey {
+		t.Errorf("observed %+v", o)
+	}
+	if end := decoded[protocol.Event](t, b.must("", "wait", "1")); end.End == nil || end.End.Generation != 1 {
+		t.Errorf("wait: %+v", end)
+	}
+	b.systemd.Wait()
 }
 
-// whole fails the test unless generation number is in force, and runs.
-func (n onNode) whole(number int, config string) {
-	n.t.Helper()
-	o := n.observe()
-	if o.Current.Number != number || len(o.Drift) > 0 || o.Activation != nil {
-		n.t.Errorf("generation %d, drift %+v, activation %+v; want %d and none", o.Current.Number, o.Drift, o.Activation, number)
+func TestNodeRefusals(t *testing.T) {
+	b := newNodeBox(t)
+	b.must(b.stream(1, "one"), "stage")
+	good := b.stream(2, "two")
+	tests := map[string]struct {
+		stdin string
+		args  []string
+		code  int
+		want  string
+	}{
+		"newer operator":  {"", []string{"--protocol", "2", "observe"}, protocol.ExitProtocol, "speaks protocol 2, this moggy knows up to 1"},
+		"newer stream":    {strings.Replace(good, `"protocol":1`, `"protocol":2`, 1), []string{"stage"}, protocol.ExitProtocol, "speaks protocol 2"},
+		"newer manifest":  {`{"version":2}`, []string{"missing"}, protocol.ExitProtocol, "version 2, this moggy knows up to 1"},
+		"cut stream":      {good[:len(good)-3], []string{"stage"}, 1, "the stream ended 3 bytes too early"},
+		"no such":         {"", []string{"activate", "9"}, 1, "generation 9 is not on this node"},
+		"no number":       {"", []string{"activate", "../1"}, 1, "not a generation's number"},
+		"not in force":    {"", []string{"confirm", "1"}, 1, "generation 1 is not in force, 0 is"},
+		"nothing to back": {"", []string{"back"}, 1, "no generation is in force"},
+		"another staged":  {"", []string{"activate", "1", "--digest", "0000"}, 1, "another one was staged"},
+		"never activated": {"", []string{"wait", "5"}, 1, "no activation of generation 5"},
+		"no agent":        {`{"node":"ari"}`, []string{"invite"}, 1, "invite ari: agent:"},
+		"no invitation":   {`nonsense`, []string{"invite"}, 1, "invitation:"},
 	}
-	if len(o.Units) != 1 || o.Units[0].Active != "active" {
-		n.t.Errorf("units: %+v", o.Units)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := b.run(tt.stdin, tt.args...)
+			if r.code != tt.code || !strings.Contains(r.err, tt.want) {
+				t.Errorf("exit code %d, want %d and %q\n%s%s", r.code, tt.code, tt.want, r.out, r.err)
+			}
+		})
 	}
-	if got := n.mustSh("cat /etc/moggy/demo.conf"); got != config {
-		n.t.Errorf("the file shows %q, want %q", got, config)
-	}
-	if got := n.mustSh("journalctl -q -o cat -u demo.service _TRANSPORT=stdout _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID demo)"); !strings.HasSuffix(got, config) {
-		n.t.Errorf("the service started with %q, want %q", got, config)
-	}
+	b.systemd.Wait()
 }
 
-func (n onNode) init() {
-	first := answer[protocol.Init](n, nil, "init")
-	second := answer[protocol.Init](n, nil, "init")
-	if first.MeshKey.IsZero() || first.MeshKey != second.MeshKey {
-		n.t.Errorf("keys %s and %s", first.MeshKey, second.MeshKey)
-	}
-	if got := n.mustSh("stat -c %a:%U /var/lib/moggy /var/lib/moggy/keys /var/lib/moggy/keys/mesh.key | xargs"); got != "711:root 700:root 600:root" {
-		n.t.Errorf("modes %s", got)
-	}
-	if o := n.observe(); o.MeshKey != first.MeshKey || len(o.HostKeys) == 0 || o.System.OS != "debian" || o.System.Kernel == "" ||
-		o.System.Uptime <= 0 || o.System.Uptime > time.Hour || o.System.MemTotal == 0 || o.System.DiskTotal == 0 {
-		n.t.Errorf("observed %+v", o)
-	}
-}
-
-func (n onNode) first() {
-	n.stage(1, "one", prepare)
-	end := answer[protocol.Event](n, nil, "activate", "1")
-	if end.End == nil || end.End.Error != "" || end.End.Generation != 1 || !end.End.Changed {
-		n.t.Fatalf("the last line: %+v", end)
-	}
-	answer[protocol.Standing](n, nil, "confirm", "1")
-	n.whole(1, "one")
-	if got := n.mustSh("systemctl is-enabled demo"); got != "enabled" {
-		n.t.Errorf("systemctl is-enabled: %s", got)
-	}
-	if r := n.sh("systemctl status moggy-activate-1.service"); r.code != 4 { // no such unit
-		n.t.Errorf("the activation's unit is left:\n%s", r.out)
-	}
-}
-
-func (n onNode) nothing() {
-	since := n.mustSh("systemctl show -P ActiveEnterTimestampMonotonic demo")
-	n.stage(1, "one", prepare)
-	if end := answer[protocol.Event](n, nil, "activate", "1"); end.End == nil || end.End.Changed || end.End.Error != "" {
-		n.t.Errorf("the last line: %+v", end.End)
-	}
-	if now := n.mustSh("systemctl show -P ActiveEnterTimestampMonotonic demo"); now != since {
-		n.t.Error("the unit was restarted for nothing")
-	}
-	// The bar: well under 0.1 s, or a status of many nodes gets slow.
-	var took []float64
-	for range 5 {
-		var s float64
-		out := n.mustSh(`s=$(date +%s%N); /root/moggy node observe >/dev/null; e=$(date +%s%N); echo $((e-s))`)
-		fmt.Sscan(out, &s)
-		took = append(took, s/1e6)
-	}
-	slices.Sort(took)
-	n.t.Logf("observe: median %.0f ms", took[2])
-	if took[0] > 100 {
-		n.t.Errorf("observe took %.0f ms at best, want well under 100", took[0])
-	}
-}
-
-func (n onNode) change() {
-	n.stage(2, "two", prepare)
-	end := answer[protocol.Event](n, nil, "activate", "2")
-	if end.End == nil || !end.End.Changed || end.End.Error != "" {
-		n.t.Fatalf("the last line: %+v", end.End)
-	}
-	n.whole(2, "two")
-	if again := answer[protocol.Event](n, nil, "wait", "2"); again.End == nil || again.End.Error != end.End.Error || again.End.Generation != end.End.Generation {
-		n.t.Errorf("wait says %+v, activate said %+v", again.End, end.End)
-	}
-	answer[protocol.Event](n, nil, "back")
-	n.whole(1, "one")
-	answer[protocol.Event](n, nil, "activate", "2")
-	answer[protocol.Standing](n, nil, "confirm", "2")
-	n.whole(2, "two")
-}
-
-func (n onNode) crash() {
-	n.stage(3, "three", "/bin/sh -c 'echo it broke; exit 7'")
-	r := n.node(nil, "activate", "3")
-	if r.code != 1 || !strings.Contains(r.err, "went back to generation 2") || !strings.Contains(r.err, "it broke") {
-		n.t.Errorf("exit code %d, want 1, the way back and the log\n%s%s", r.code, r.out, r.err)
-	}
-	n.whole(2, "two")
-	if o := n.observe(); !o.Current.Confirmed {
-		n.t.Errorf("%+v", o.Current)
-	}
-}
-
-func (n onNode) drifted() {
-	n.mustSh(`systemctl disable -q --now demo; echo by hand >/etc/moggy/demo.conf
-		rm /usr/local/bin/demo-prepare; echo gone >/usr/local/bin/demo-prepare
-		chmod 666 $(readlink -f /etc/moggy/reload.conf)`)
-	var got []string
-	for _, d := range n.observe().Drift {
-		got = append(got, d.Path+" "+string(d.Kind)+" "+strings.TrimSpace(d.Content))
-	}
-	want := []string{
-		"/etc/moggy/demo.conf changed by hand", "/etc/moggy/reload.conf mode ",
-		"/etc/systemd/system/demo.service missing ", "/etc/systemd/system/multi-user.target.wants/demo.service missing ",
-		"/usr/local/bin/demo-prepare changed gone",
-	}
-	if !slices.Equal(got, want) {
-		n.t.Errorf("drift\n%q, want\n%q", got, want)
-	}
-	n.stage(2, "two", prepare)
-	answer[protocol.Event](n, nil, "activate", "2")
-	n.whole(2, "two")
-	if kept := n.mustSh("cd /var/lib/moggy/replaced/*/ && cat etc/moggy/demo.conf usr/local/bin/demo-prepare | xargs"); kept != "by hand gone" {
-		n.t.Errorf("kept %q", kept)
-	}
-}
-
-// slow begins an activation that takes some seconds, and returns once it waits
-// for its unit.
-func (n onNode) slow(number int) {
-	n.t.Helper()
-	n.stage(number, fmt.Sprint("slow ", number), "/bin/sh -c 'sleep 4; cat /etc/moggy/demo.conf'")
-	cmd := exec.Command(n.moggy, "lab", "exec", "--name", n.lab, n.name, "--",
-		"/root/moggy", "node", "--by", "nico@laptop", "activate", fmt.Sprint(number))
-	cmd.Dir = n.dir
-	out, err := cmd.StdoutPipe()
+func TestNodeLocked(t *testing.T) {
+	b := newNodeBox(t)
+	n := node.New(node.Options{Root: b.root, Systemd: b.systemd, Now: time.Now, By: "ada@desk"})
+	h, err := n.Lock(t.Context(), "stage")
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		n.t.Fatal(err)
+	defer h.Release()
+	r := b.run("", "init")
+	if r.code != protocol.ExitLocked || !strings.Contains(r.err, "locked by ada@desk (stage") || !strings.Contains(r.err, "moggy: hint:") {
+		t.Errorf("exit code %d\n%s", r.code, r.err)
 	}
-	defer cmd.Wait()
-	var seen bytes.Buffer
-	for buf := make([]byte, 4096); !strings.Contains(seen.String(), `"step":"start"`); {
-		got, err := out.Read(buf)
-		seen.Write(buf[:got])
-		if err != nil {
-			n.t.Fatalf("the activation ended too early:\n%s", seen.String())
-		}
-	}
-	cmd.Process.Kill()
-	n.sh("pkill -9 -f '^/root/moggy node --by nico@laptop activate [0-9]'")
+	b.must("", "observe") // looking is always possible
 }
 
-func (n onNode) followerKilled() {
-	n.slow(4)
-	if r := n.node([]byte("{}\n"), "stage"); r.code != protocol.ExitLocked || !strings.Contains(r.err, "locked by nico@laptop (activate 4") {
-		n.t.Errorf("a second operator: exit code %d, want %d and who has the lock\n%s", r.code, protocol.ExitLocked, r.err)
+func TestNodeNeedsRoot(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("is root")
 	}
-	if p := n.observe().Activation; p == nil || !p.Running || p.Generation != 4 {
-		n.t.Errorf("observed while it runs: %+v", p)
-	}
-	if end := answer[protocol.Event](n, nil, "activate", "4"); end.End == nil || end.End.Error != "" || !end.End.Changed {
-		n.t.Errorf("following the one that runs: %+v", end.End)
-	}
-	answer[protocol.Standing](n, nil, "confirm", "4")
-	n.whole(4, "slow 4")
-}
-
-func (n onNode) activationKilled() {
-	n.slow(5)
-	n.mustSh("systemctl kill -s KILL moggy-activate-5.service")
-	if r := n.node(nil, "wait", "5"); r.code != 1 || !strings.Contains(r.err, "was killed at start") {
-		n.t.Errorf("wait: exit code %d\n%s%s", r.code, r.out, r.err)
-	}
-	if p := n.observe().Activation; p == nil || p.Running || p.Generation != 5 || p.From != 4 {
-		n.t.Errorf("observed: %+v", p)
-	}
-	answer[protocol.Event](n, nil, "activate", "5")
-	answer[protocol.Standing](n, nil, "confirm", "5")
-	n.whole(5, "slow 5")
-}
-
-func (n onNode) powerLost() {
-	n.slow(6)
-	n.must("lab", "fail", "--name", n.lab, n.name)
-	n.must("lab", "heal", "--name", n.lab, n.name)
-	n.until("the machine is up", func() bool { return n.sh("systemctl is-active -q multi-user.target").code == 0 })
-	if got := n.mustSh("systemctl is-active demo; cat /etc/moggy/demo.conf"); got != "active\nslow 6" {
-		n.t.Errorf("after the reboot: %q", got)
-	}
-	if p := n.observe().Activation; p == nil || p.Running || p.Generation != 6 {
-		n.t.Errorf("observed: %+v", p)
-	}
-	answer[protocol.Event](n, nil, "activate", "6")
-	answer[protocol.Standing](n, nil, "confirm", "6")
-	n.whole(6, "slow 6")
-}
-
-// conformance runs the suite that the fake passes on the machine's systemd.
-func (n onNode) conformance() {
-	bin := filepath.Join(n.t.TempDir(), "node.test")
-	build := exec.Command("go", "test", "-c", "-o", bin, "../../internal/deploy/node")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		n.t.Fatalf("build: %v\n%s", err, out)
-	}
-	n.must("lab", "copy", "--name", n.lab, bin, n.name+":/root/node.test")
-	out := n.mustSh("MOGGY_TEST_SYSTEMD=1 /root/node.test -test.run '^TestSystemdReal$' -test.v")
-	if !strings.Contains(out, "--- PASS: TestSystemdReal") {
-		n.t.Errorf("not run:\n%s", out)
+	b := newNodeBox(t)
+	if r := b.run("", "--root", "/", "init"); r.code != 1 || !strings.Contains(r.err, "needs root") {
+		t.Errorf("exit code %d\n%s", r.code, r.err)
 	}
 }

@@ -67,14 +67,8 @@ func modTime(path string) time.Time {
 // returns the report to follow.
 func (n *Node) Detach(ctx context.Context, generation int, command func(ReportID) []string) (ReportID, error) {
 	unit := unitName(generation)
-	running, err := n.activating(ctx, unit)
-	if err != nil {
-		return "", err
-	}
-	if running {
-		if id, ok := n.lastReport(generation); ok {
-			return id, nil
-		}
+	if id, ok := n.reporting(ctx, unit, generation); ok {
+		return id, nil
 	}
 	h, err := n.Lock(ctx, fmt.Sprintf("activate %d", generation)) // who has it says so here better than in a log
 	if err != nil {
@@ -86,11 +80,31 @@ func (n *Node) Detach(ctx context.Context, generation int, command func(ReportID
 	if err := errors.Join(err, h.Release()); err != nil {
 		return "", err
 	}
+	// The report is there before its writer, so that whoever comes next follows
+	// this one and not one of an earlier activation.
 	id := n.newReport(generation)
-	if err := n.systemd.Launch(ctx, unit, command(id)...); err != nil {
-		return "", fmt.Errorf("activate %d: %w", generation, err)
+	f, err := n.openReport(id)
+	if err != nil {
+		return "", err
 	}
-	return id, nil
+	f.Close()
+	err = n.systemd.Launch(ctx, unit, command(id)...)
+	if err == nil {
+		return id, nil
+	}
+	os.Remove(n.reportPath(id))
+	if id, ok := n.reporting(ctx, unit, generation); ok {
+		return id, nil // somebody else was faster
+	}
+	return "", fmt.Errorf("activate %d: %w", generation, err)
+}
+
+// reporting is the report of an activation that runs.
+func (n *Node) reporting(ctx context.Context, unit string, generation int) (ReportID, bool) {
+	if running, err := n.activating(ctx, unit); err != nil || !running {
+		return "", false
+	}
+	return n.lastReport(generation)
 }
 
 func (n *Node) activating(ctx context.Context, unit string) (bool, error) {
@@ -121,20 +135,26 @@ func (h *Held) pruneReports() error {
 // Reporter opens a report for writing. What is given to it is a line in the
 // report at once; a line that cannot be written is lost, which stops nothing.
 func (n *Node) Reporter(id ReportID) (report func(protocol.Event), closeReport func() error, err error) {
-	if err := n.disk.mkdir(reportsDir, 0o700); err != nil {
+	f, err := n.openReport(id)
+	if err != nil {
 		return nil, nil, err
 	}
-	f, err := os.OpenFile(n.reportPath(id), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("report: %w", err)
-	}
 	return func(e protocol.Event) {
-		b, err := json.Marshal(e)
-		if err != nil {
-			return
+		if b, err := json.Marshal(e); err == nil {
+			f.Write(append(b, '\n')) //nolint:errcheck // see above
 		}
-		f.Write(append(b, '\n')) //nolint:errcheck // see above
 	}, f.Close, nil
+}
+
+func (n *Node) openReport(id ReportID) (*os.File, error) {
+	if err := n.disk.mkdir(reportsDir, 0o700); err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	f, err := os.OpenFile(n.reportPath(id), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	return f, nil
 }
 
 // End is the event that ends a report.
