@@ -45,7 +45,11 @@ type File struct {
 // Prepare makes the disk, with the files on it (by their path without the
 // first slash; a directory's path ends in one).
 func (m Machine) Prepare(files map[string]File) error {
-	for _, dir := range []string{m.upper(), m.work(), m.mount()} {
+	dirs := []string{m.upper(), m.work(), m.mount()}
+	for _, b := range m.binds() {
+		dirs = append(dirs, b.from)
+	}
+	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -103,6 +107,18 @@ func (m Machine) makeTun() error {
 		return fmt.Errorf("make %s: %w", m.tun(), err)
 	}
 	return os.Chmod(m.tun(), 0o666)
+}
+
+// bind is a directory of the disk that does not lie on the overlay.
+type bind struct{ from, to string }
+
+// binds are the places where container engines keep images: these are overlays
+// themselves, and an overlay cannot be the upper layer of another.
+func (m Machine) binds() []bind {
+	return []bind{
+		{filepath.Join(m.Disk, "docker"), "/var/lib/docker"},
+		{filepath.Join(m.Disk, "containerd"), "/var/lib/containerd"},
+	}
 }
 
 func (m Machine) tun() string   { return filepath.Join(m.Disk, "tun") }
@@ -187,6 +203,9 @@ func (m Machine) nspawn() []string {
 		// What container engines in the machine need; it is no prison.
 		"--capability=all", "--system-call-filter=@keyring bpf @mount add_key", "--bind=" + m.tun() + ":/dev/net/tun",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot",
+	}
+	for _, b := range m.binds() {
+		args = append(args, "--bind="+b.from+":"+b.to)
 	}
 	if !systemdHost() {
 		args = append(args, "--keep-unit") // nobody there to give it a scope
