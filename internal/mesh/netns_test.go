@@ -202,6 +202,9 @@ table inet home {
 		iifname "wan" ct state established,related accept
 		iifname "wan" drop
 	}
+	chain own { type filter hook input priority filter; policy accept;
+		iifname "wan" meta l4proto udp drop
+	}
 }
 E`)
 }

@@ -180,6 +180,10 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 	}
 	// What was sent last may still be answered: look at the silence before it.
 	patience := Suspect + t.srtt + 4*t.rttvar
+	if p.calmed > 0 {
+		// A stream in one direction, or a peer that answers by another route.
+		patience = min(patience<<min(p.calmed, 4), Active)
+	}
 	if p.lastTx.After(quiet) && now.Sub(maxTime(quiet, p.since)) >= patience && now.Sub(p.lastTx) < Active {
 		if !p.suspect && len(t.flights) == 0 {
 			t.next = minTime(t.next, now)

@@ -202,7 +202,7 @@ func worthIt(cur, t *track, used time.Duration) bool {
 	lossy := cur.loss() > 0.1
 	switch {
 	case t.route.Direct() && !cur.route.Direct():
-		return is < 1.1*was+5
+		return is < 1.2*was+5
 	case t.route.Kind() == fleet.PathDirectV6 && cur.route.Kind() == fleet.PathDirectV4:
 		return is < 1.1*was+2 // no NAT on the way that forgets
 	case used < settled && !lossy:

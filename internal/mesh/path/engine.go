@@ -187,7 +187,7 @@ func (e *Engine) Traffic(now time.Time, id wire.ID, t Traffic) {
 	}
 	if t.Rx.After(p.lastRx) {
 		p.lastRx = t.Rx
-		p.suspect, p.left = false, false
+		p.suspect, p.left, p.calmed = false, false, 0
 		if !p.hedgeUntil.IsZero() && t.Rx.After(p.since) {
 			p.hedgeUntil = time.Time{}
 		}

@@ -27,6 +27,7 @@ type peer struct {
 	awake          bool
 	lastTx, lastRx time.Time // of data; Rx by the primary only
 	suspect        bool
+	calmed         int  // suspicions in a row that an echo refuted, without data
 	left           bool // it sends by another route than our primary
 
 	// The choice.

@@ -121,6 +121,7 @@ func (e *Engine) pong(now time.Time, from Source, p *peer, m wire.Probe) {
 	t.echoed(now, f)
 	if p.suspect && t.route == p.primary && f.at.After(p.lastRx) {
 		p.suspect = false
+		p.calmed++
 	}
 	if m.Seen.IsValid() {
 		e.sighted(now, p, m.Seen)

@@ -21,8 +21,9 @@ type track struct {
 	misses    int       // in a row
 	missSince time.Time // when the first of these misses was sent
 
-	srtt, rttvar time.Duration // RFC 6298; 0: no sample yet
-	outcomes     uint32        // bit set: lost; newest lowest
+	srtt, rttvar time.Duration    // RFC 6298; 0: no sample yet
+	recent       [8]time.Duration // round trips, newest first; 0: none
+	outcomes     uint32           // bit set: lost; newest lowest
 	samples      int
 
 	hold      time.Duration // length of the last hold-down
@@ -46,6 +47,14 @@ func (t *track) timeout() time.Duration {
 // echoed books the answer to a flight.
 func (t *track) echoed(now time.Time, f flight) {
 	rtt := max(now.Sub(f.at), time.Microsecond)
+	if t.lastEcho.IsZero() || now.Sub(t.lastEcho) > Idle {
+		// What came before was another time: a NAT that was not open yet, or a
+		// break.
+		t.srtt, t.outcomes, t.samples = 0, 0, 0
+		t.recent = [8]time.Duration{}
+	}
+	copy(t.recent[1:], t.recent[:])
+	t.recent[0] = rtt
 	if t.srtt == 0 {
 		t.srtt, t.rttvar = rtt, rtt/2
 	} else {
@@ -113,10 +122,22 @@ func (t *track) fail(now time.Time) {
 	t.echoes = 0
 }
 
+// best is the shortest of the last round trips: what the route takes when
+// neither machine is busy with something else.
+func (t *track) best() time.Duration {
+	shortest := t.recent[0]
+	for _, d := range t.recent[1:] {
+		if d > 0 && d < shortest {
+			shortest = d
+		}
+	}
+	return shortest
+}
+
 // cost ranks routes that work, in milliseconds. A relay uses the owner's
 // bandwidth twice, and loss hurts far more than delay.
 func (t *track) cost() float64 {
-	ms := float64(t.srtt) / float64(time.Millisecond)
+	ms := float64(t.best()) / float64(time.Millisecond)
 	switch {
 	case !t.route.Direct():
 		ms = ms*1.25 + 10

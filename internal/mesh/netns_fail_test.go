@@ -1,0 +1,199 @@
+package mesh
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// flow is a ping that runs, every 50 ms, while something is broken.
+type flow struct {
+	cmd *exec.Cmd
+	out *os.File
+}
+
+func (m *machine) flow(to *machine) *flow {
+	m.w.t.Helper()
+	out, err := os.CreateTemp(m.w.t.TempDir(), "ping")
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	f := &flow{cmd: exec.Command("ip", "netns", "exec", m.ns, "stdbuf", "-oL", "ping", "-D", "-n", "-i", "0.05", to.node.V4.String()), out: out}
+	f.cmd.Stdout = out
+	if err := f.cmd.Start(); err != nil {
+		m.w.t.Fatal(err)
+	}
+	m.w.t.Cleanup(func() { f.end() })
+	return f
+}
+
+func (f *flow) end() {
+	if f.cmd.ProcessState == nil {
+		_ = f.cmd.Process.Signal(os.Interrupt)
+		_ = f.cmd.Wait()
+	}
+}
+
+// gap is the longest time without an answer since a moment.
+func (f *flow) gap(since time.Time) time.Duration {
+	b, _ := os.ReadFile(f.out.Name())
+	times := []float64{float64(since.UnixNano()) / 1e9}
+	for line := range strings.Lines(string(b)) {
+		var at float64
+		if n, _ := fmt.Sscanf(line, "[%f]", &at); n == 1 && at > times[0] {
+			times = append(times, at)
+		}
+	}
+	times = append(times, float64(time.Now().UnixNano())/1e9)
+	slices.Sort(times)
+	var gap float64
+	for i := 1; i < len(times); i++ {
+		gap = max(gap, times[i]-times[i-1])
+	}
+	return time.Duration(gap * float64(time.Second)).Round(time.Millisecond)
+}
+
+// TestNetnsHubLost kills the hub that a pair is relayed by, lets it return, and
+// then the other one.
+func TestNetnsHubLost(t *testing.T) {
+	w, hub1, hub2, ari, bianco := cats(t)
+	w.symmetric("madrid") // so that the pair stays relayed
+	w.symmetric("london")
+	w.startAll()
+	f := bianco.flow(ari)
+	w.wait("bianco and ari talk", 10*time.Second, func() bool { return bianco.path(ari).RTTMicro > 0 })
+	for round := range 2 {
+		settle := time.Now()
+		w.wait("the path is settled", 20*time.Second, func() bool { return time.Since(settle) > 3*time.Second })
+		p := bianco.path(ari)
+		if p.Path != fleet.PathRelayed {
+			t.Fatalf("bianco to ari is %s, want relayed", p.Path)
+		}
+		via := hub1
+		if p.Via == hub2.node.Name {
+			via = hub2
+		}
+		begin := time.Now()
+		via.stop(syscall.SIGKILL)
+		w.wait("the pair talks by the other hub", 10*time.Second, func() bool {
+			p := bianco.path(ari)
+			return p.Path == fleet.PathRelayed && p.Via != via.node.Name && p.RTTMicro > 0
+		})
+		w.wait("it goes on", 3*time.Second, func() bool { return time.Since(begin) > 2*time.Second })
+		gap := f.gap(begin)
+		t.Logf("round %d: %s killed, longest gap %v", round, via.name, gap)
+		if gap > time.Second {
+			t.Errorf("silent for %v when %s was killed", gap, via.name)
+		}
+		begin = time.Now()
+		via.start()
+		took := w.wait(via.name+" relays again", 25*time.Second, func() bool {
+			return ari.path(via).RTTMicro > 0 && bianco.path(via).RTTMicro > 0
+		})
+		t.Logf("%s is back after %v", via.name, took)
+		if gap := f.gap(begin); gap > time.Second {
+			t.Errorf("silent for %v when %s came back", gap, via.name)
+		}
+	}
+}
+
+// TestNetnsReload takes a new configuration over while data flows: nothing may
+// be lost, and a node that was removed is cut off.
+func TestNetnsReload(t *testing.T) {
+	w, hub1, hub2, ari, bianco := cats(t)
+	w.startAll()
+	f := bianco.flow(hub1)
+	w.wait("bianco and hub1 talk", 10*time.Second, func() bool { return bianco.path(hub1).RTTMicro > 0 })
+	if lost, out := ari.ping(hub2.node.V4, 5, "0.2"); lost > 1 {
+		t.Fatalf("ari to hub2: %d lost\n%s", lost, out)
+	}
+	begin := time.Now()
+	before := w.handshake(bianco, hub1)
+	c := w.without(ari)
+	for _, m := range []*machine{hub1, hub2, bianco} {
+		m.write(c)
+		m.reload()
+	}
+	w.wait("hub1 has forgotten ari", 5*time.Second, func() bool {
+		s, err := hub1.status("")
+		return err == nil && len(s.Peers) == 2
+	})
+	w.wait("a while", 3*time.Second, func() bool { return time.Since(begin) > 1500*time.Millisecond })
+	if gap := f.gap(begin); gap > 400*time.Millisecond {
+		t.Errorf("silent for %v over the reload", gap)
+	}
+	if after := w.handshake(bianco, hub1); after != before {
+		t.Errorf("bianco and hub1 shook hands again: %s, before %s", after, before)
+	}
+	if lost, _ := ari.ping(hub2.node.V4, 3, "0.2"); lost < 3 {
+		t.Errorf("ari was removed, and %d of 3 pings were answered", 3-lost)
+	}
+	// A configuration that makes no sense leaves the old one in force.
+	bad := c
+	bad.Nodes = nil
+	bianco.write(bad)
+	bianco.reload()
+	if lost, out := bianco.ping(hub1.node.V4, 5, "0.2"); lost > 1 {
+		t.Errorf("after a bad configuration: %d lost\n%s", lost, out)
+	}
+}
+
+// handshake is when m last shook hands with another, as wg(8) shows it.
+func (w *world) handshake(m, other *machine) string {
+	w.t.Helper()
+	out := w.run("nsenter", "-t", pidOf(m), "-m", "-n", "wg", "show", fleet.MeshInterface, "latest-handshakes")
+	for line := range strings.Lines(out) {
+		if key, at, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok && key == other.node.Key.String() {
+			return at
+		}
+	}
+	return ""
+}
+
+// TestNetnsPeerRestart restarts one end of a direct path, and of a relayed one.
+func TestNetnsPeerRestart(t *testing.T) {
+	w, hub1, hub2, ari, bianco := cats(t)
+	w.startAll()
+	_ = hub2
+	direct, relayed := hub1.flow(ari), bianco.flow(ari)
+	w.wait("ari talks to both", 10*time.Second, func() bool {
+		return hub1.path(ari).RTTMicro > 0 && bianco.path(ari).RTTMicro > 0
+	})
+	ari.stop(syscall.SIGKILL)
+	begin := time.Now()
+	ari.start()
+	up := time.Since(begin)
+	w.wait("a while", 6*time.Second, func() bool { return time.Since(begin) > 5*time.Second })
+	for name, f := range map[string]*flow{"hub1 to ari": direct, "bianco to ari": relayed} {
+		gap := f.gap(begin) - up
+		t.Logf("%s: talking again %v after its agent was up (%v)", name, gap, up)
+		if gap > 1500*time.Millisecond {
+			t.Errorf("%s: silent for %v after its agent was up", name, gap)
+		}
+	}
+}
+
+// TestNetnsPunch: Linux' masquerade keeps ports, so two machines behind it find
+// a direct path.
+func TestNetnsPunch(t *testing.T) {
+	w, _, _, ari, bianco := cats(t)
+	w.startAll()
+	bianco.flow(ari)
+	took := w.wait("bianco and ari talk directly", 45*time.Second, func() bool {
+		return bianco.path(ari).Path == fleet.PathDirectV4 && ari.path(bianco).Path == fleet.PathDirectV4
+	})
+	t.Logf("direct after %v", took)
+}
+
+// symmetric makes a router's NAT give every connection a port of its own.
+func (w *world) symmetric(router string) {
+	w.t.Helper()
+	w.sh(router, `nft flush chain inet home translate; nft add rule inet home translate meta nfproto ipv4 oifname "wan" masquerade random,fully-random`)
+}
