@@ -61,6 +61,13 @@ func (s *session) clear(ctx context.Context) error {
 	if err := machine.Kill(ctx, []string{machine.Mark(s.name)}, nets); err != nil {
 		return err
 	}
+	if s.net != nil {
+		for _, place := range s.net.Machines {
+			if err := s.machine(s.state.Root, place).Gone(ctx); err != nil {
+				return err
+			}
+		}
+	}
 	if err := machine.RemoveGroups(ctx, machine.LabGroup(s.name)); err != nil {
 		return err
 	}

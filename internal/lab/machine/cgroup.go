@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -147,6 +146,59 @@ func inherit(dir string) error {
 	return nil
 }
 
+// scope is the name, less a number and ".scope", of the systemd scope that the
+// machine runs in, or "" where there is no systemd to give it one.
+func (m Machine) scope() string {
+	if !systemdHost() {
+		return ""
+	}
+	return m.Name()
+}
+
+// scopeGone waits until systemd has noticed that the machine is off and taken
+// its scope away.
+func (m Machine) scopeGone(ctx context.Context) error {
+	if m.scope() == "" {
+		return nil
+	}
+	all, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	return wait(ctx, func() error {
+		for _, h := range all {
+			left, err := filepath.Glob(filepath.Join(h.dir, "machine.slice", m.scope()+".*.scope"))
+			if err != nil || len(left) > 0 {
+				return errors.Join(err, fmt.Errorf("%w: %v", errScope, left))
+			}
+		}
+		return nil
+	})
+}
+
+var errScope = errors.New("systemd keeps the scope of a machine that is off")
+
+// wait calls f until it succeeds, and gives up with its error after a while.
+func wait(ctx context.Context, f func() error) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
 // LabGroup is the cgroup that holds a lab's machines.
 func LabGroup(lab string) string { return filepath.Join(top, lab) }
 
@@ -186,26 +238,12 @@ func removeTree(ctx context.Context, dir string) error {
 			}
 		}
 	}
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := os.Remove(dir)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if !errors.Is(err, syscall.EBUSY) {
+	return wait(ctx, func() error {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove a cgroup: %w", err)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-deadline.C:
-			return fmt.Errorf("remove a cgroup: %w", err)
-		case <-tick.C:
-		}
-	}
+		return nil
+	})
 }
 
 // maxName is the longest name of a host, so of a machine (sethostname(2)).

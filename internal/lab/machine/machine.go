@@ -102,11 +102,23 @@ func makeDir(root *os.Root, path string) error {
 // may be closed to all but root, and is not ours to change.
 func (m Machine) makeTun() error {
 	const major, minor = 10, 200 // Documentation/admin-guide/devices.txt
-	err := unix.Mknod(m.tun(), unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
+	err := unix.Mknod(m.ownTun(), unix.S_IFCHR|0o666, int(unix.Mkdev(major, minor)))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make %s: %w", m.tun(), err)
+		return fmt.Errorf("make %s: %w", m.ownTun(), err)
 	}
-	return os.Chmod(m.tun(), 0o666)
+	return os.Chmod(m.ownTun(), 0o666)
+}
+
+func (m Machine) ownTun() string { return filepath.Join(m.Disk, "tun") }
+
+// tun is the device node to bind into the machine: its own, unless the disk
+// lies where device nodes do nothing.
+func (m Machine) tun() string {
+	var st unix.Statfs_t
+	if unix.Statfs(m.Disk, &st) == nil && st.Flags&unix.ST_NODEV != 0 {
+		return "/dev/net/tun"
+	}
+	return m.ownTun()
 }
 
 // bind is a directory of the disk that does not lie on the overlay.
@@ -121,7 +133,6 @@ func (m Machine) binds() []bind {
 	}
 }
 
-func (m Machine) tun() string   { return filepath.Join(m.Disk, "tun") }
 func (m Machine) upper() string { return filepath.Join(m.Disk, "upper") }
 func (m Machine) work() string  { return filepath.Join(m.Disk, "work") }
 func (m Machine) mount() string { return filepath.Join(m.Run, m.Host+".root") }
@@ -131,7 +142,8 @@ func (m Machine) Console() string { return filepath.Join(m.Run, m.Host+".console
 
 // launcher is what stands outside of the machine as long as it is on. $1 is
 // the overlay's options, $2 its mount point, $3 the network namespace, $4 the
-// cgroup directories; the rest runs.
+// cgroup directories, $5 the name of a systemd scope to use instead; the rest
+// runs.
 //
 // It lives in a mount namespace of its own, so that the machine's disk is
 // unmounted with it, however it ends, and lets go of the other namespaces'
@@ -140,14 +152,21 @@ func (m Machine) Console() string { return filepath.Join(m.Run, m.Host+".console
 // its rules, tunnels and policy routes, so they are taken from its network
 // namespace.
 const launcher = `
-options=$1 root=$2 net=$3 cgroups=$4; shift 4
+options=$1 root=$2 net=$3 cgroups=$4 scope=$5 boots=0; shift 5
 for d in $cgroups; do echo 0 >"$d/launcher/cgroup.procs" || exit; done
 mount -t overlay overlay -o "$options" "$root" || exit
 others=
 for n in /run/netns/*; do [ "$n" = "$net" ] || others="$others $n"; done
 [ -z "$others" ] || umount -l $others 2>/dev/null
+boot() {
+	for d in $cgroups; do echo 0 >"$d/cgroup.procs" || exit; done
+	[ -n "$scope" ] || exec "$@"
+	exec systemd-run --quiet --scope --collect --unit="$scope.$boots.scope" --slice=machine.slice \
+		--property=Delegate=yes --property=TasksMax=16384 -- "$@"
+}
 while :; do
-	(for d in $cgroups; do echo 0 >"$d/cgroup.procs" || exit; done; exec "$@")
+	boots=$((boots + 1))
+	(boot "$@")
 	[ $? = 133 ] || exit
 	nsenter --net="$net" sh -c '
 		nft flush ruleset
@@ -177,7 +196,7 @@ func (m Machine) Start() error {
 	if err := os.WriteFile(script, []byte(launcher), 0o600); err != nil {
 		return err
 	}
-	args := []string{script, options, m.mount(), m.Net, strings.Join(groups, " ")}
+	args := []string{script, options, m.mount(), m.Net, strings.Join(groups, " "), m.scope()}
 	cmd := exec.Command("sh", append(args, m.nspawn()...)...)
 	cmd.Dir = "/"
 	cmd.Env = []string{
@@ -202,13 +221,10 @@ func (m Machine) nspawn() []string {
 		"--hostname=" + m.Host, "--network-namespace-path=" + m.Net,
 		// What container engines in the machine need; it is no prison.
 		"--capability=all", "--system-call-filter=@keyring bpf @mount add_key", "--bind=" + m.tun() + ":/dev/net/tun",
-		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot",
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--keep-unit", "--boot",
 	}
 	for _, b := range m.binds() {
 		args = append(args, "--bind="+b.from+":"+b.to)
-	}
-	if !systemdHost() {
-		args = append(args, "--keep-unit") // nobody there to give it a scope
 	}
 	if legacyCgroups() {
 		args = append(args, "systemd.unified_cgroup_hierarchy=0", "systemd.legacy_systemd_cgroup_controller=1")

@@ -191,5 +191,11 @@ func (m Machine) Stop(ctx context.Context) error {
 	if err := Kill(ctx, []string{machineMark + "=" + m.Name()}, nets); err != nil {
 		return fmt.Errorf("machine %s: %w", m.Host, err)
 	}
-	return RemoveGroups(ctx, m.group())
+	return m.Gone(ctx)
+}
+
+// Gone removes the cgroups of a machine whose processes have been killed, and
+// waits for systemd to remove its own.
+func (m Machine) Gone(ctx context.Context) error {
+	return errors.Join(RemoveGroups(ctx, m.group()), m.scopeGone(ctx))
 }
