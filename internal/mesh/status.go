@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -64,6 +65,7 @@ func (a *Agent) listen() (*server, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", a.getStatus)
+	mux.HandleFunc("GET /paths", a.getPaths)
 	mux.HandleFunc("GET /invitations", a.getInvitations)
 	mux.HandleFunc("POST /invitations", a.postInvitation)
 	return &server{&http.Server{
@@ -89,6 +91,52 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) {
 		a.probeAll(r.Context())
 	}
 	writeJSON(w, http.StatusOK, a.Status())
+}
+
+// Route is one way to a peer, as GET /paths tells it.
+type Route struct {
+	Kind     fleet.PathKind `json:"kind"`
+	Via      fleet.NodeName `json:"via,omitempty"`
+	Endpoint netip.AddrPort `json:"endpoint,omitzero"`
+	Used     bool           `json:"used,omitempty"`
+	RTTMicro int64          `json:"rtt_us,omitempty"`  // the best of the last; 0: never answered
+	EchoMs   int64          `json:"echo_ms,omitempty"` // since the last answer
+	Loss     float64        `json:"loss,omitempty"`    // 0 to 1, of the last probes
+	Misses   int            `json:"misses,omitempty"`  // in a row
+	HeldMs   int64          `json:"held_ms,omitempty"` // not returned to for so long
+}
+
+// Routes are all ways to one peer.
+type Routes struct {
+	Peer   fleet.NodeName `json:"peer"`
+	Awake  bool           `json:"awake"` // there was traffic lately, so they are probed
+	Routes []Route        `json:"routes"`
+}
+
+// getPaths answers GET /paths: why each peer is reached as it is.
+func (a *Agent) getPaths(w http.ResponseWriter, _ *http.Request) {
+	now := time.Now()
+	a.mu.Lock()
+	out := make([]Routes, 0, len(a.nodes))
+	for id, n := range a.nodes {
+		v, _ := a.engine.View(id)
+		r := Routes{Peer: n.Name, Awake: v.Awake}
+		for _, t := range v.Routes {
+			route := Route{
+				Kind: t.Route.Kind(), Via: a.nodes[t.Route.Hub].Name, Endpoint: t.Route.Addr, Used: t.Route == v.Route,
+				RTTMicro: t.RTT.Microseconds(), Loss: t.Loss, Misses: t.Misses,
+				HeldMs: max(t.Held.Sub(now).Milliseconds(), 0),
+			}
+			if !t.LastEcho.IsZero() {
+				route.EchoMs = now.Sub(t.LastEcho).Milliseconds()
+			}
+			r.Routes = append(r.Routes, route)
+		}
+		out = append(out, r)
+	}
+	a.mu.Unlock()
+	slices.SortFunc(out, func(a, b Routes) int { return cmp.Compare(a.Peer, b.Peer) })
+	writeJSON(w, http.StatusOK, out)
 }
 
 const probeFor = time.Second

@@ -56,8 +56,8 @@ func (e *Engine) advance(now time.Time, p *peer) time.Time {
 			e.probe(now, p, t)
 		}
 		at(t.next)
-		for _, f := range t.flights {
-			at(f.at.Add(t.timeout()))
+		if sent, ok := t.waiting(); ok {
+			at(sent.Add(t.timeout()))
 		}
 	}
 	return due
@@ -67,12 +67,14 @@ func (e *Engine) advance(now time.Time, p *peer) time.Time {
 func (e *Engine) expire(now time.Time, p *peer, t *track) {
 	limit := t.timeout()
 	before := t.misses
-	t.flights = slices.DeleteFunc(t.flights, func(f flight) bool {
-		if now.Sub(f.at) < limit {
-			return false
+	for i := range t.flights {
+		if f := &t.flights[i]; !f.missed && now.Sub(f.at) >= limit {
+			t.missed(*f)
+			f.missed = true
 		}
-		t.missed(f)
-		return true
+	}
+	t.flights = slices.DeleteFunc(t.flights, func(f flight) bool {
+		return f.missed && now.Sub(f.at) > lateFor
 	})
 	if t.misses == before {
 		return
@@ -88,7 +90,7 @@ func (e *Engine) expire(now time.Time, p *peer, t *track) {
 // doubt probes at once what leads to p: somebody misses answers by it.
 func (e *Engine) doubt(now time.Time, p *peer) {
 	for _, t := range p.tracks {
-		if (t.route == p.primary && p.awake || t.route == p.line) && len(t.flights) == 0 {
+		if (t.route == p.primary && p.awake || t.route == p.line) && !t.asked() {
 			t.next = minTime(t.next, now)
 		}
 	}
@@ -145,6 +147,9 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 		if t.echoes < echoesGood {
 			return Active / 4
 		}
+		if t.route.Direct() && t.loss() > 0 {
+			return 2 * Active // to know soon whether that was an accident
+		}
 		return Background
 	case p.awake && t.tries <= 3, now.Before(p.punchUntil):
 		return Active
@@ -185,7 +190,7 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 		patience = min(patience<<min(p.calmed, 4), Active)
 	}
 	if p.lastTx.After(quiet) && now.Sub(maxTime(quiet, p.since)) >= patience && now.Sub(p.lastTx) < Active {
-		if !p.suspect && len(t.flights) == 0 {
+		if !p.suspect && !t.asked() {
 			t.next = minTime(t.next, now)
 		}
 		p.suspect = true

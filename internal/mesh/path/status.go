@@ -19,7 +19,7 @@ type View struct {
 type RouteView struct {
 	Route    Route
 	LastEcho time.Time     // zero: never
-	RTT      time.Duration // smoothed; 0: not measured
+	RTT      time.Duration // the best of the last; 0: not measured
 	Loss     float64       // 0 to 1, of the last probes
 	Misses   int           // in a row
 	Held     time.Time     // not to be returned to before; zero or past: free
@@ -33,7 +33,7 @@ func (e *Engine) View(id wire.ID) (View, bool) {
 	}
 	v := View{Peer: id, Awake: p.awake, Route: p.primary, Since: p.since}
 	for _, t := range p.tracks {
-		v.Routes = append(v.Routes, RouteView{t.route, t.lastEcho, t.srtt, t.loss(), t.misses, t.heldUntil})
+		v.Routes = append(v.Routes, RouteView{t.route, t.lastEcho, t.best(), t.loss(), t.misses, t.heldUntil})
 	}
 	return v, true
 }

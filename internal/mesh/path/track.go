@@ -34,7 +34,12 @@ type flight struct {
 	nonce  uint64
 	at     time.Time
 	padded bool // as large as a full packet: says nothing about small ones
+	missed bool // given up, but still recognized should its answer come
 }
+
+// lateFor is how long an answer that was given up is recognized: it is no loss
+// then, but a round trip to learn from.
+const lateFor = 3 * time.Second
 
 // timeout is how long an echo may take.
 func (t *track) timeout() time.Duration {
@@ -51,6 +56,7 @@ func (t *track) echoed(now time.Time, f flight) {
 		// What came before was another time: a NAT that was not open yet, or a
 		// break.
 		t.srtt, t.outcomes, t.samples = 0, 0, 0
+		t.flights = t.flights[:0]
 		t.recent = [8]time.Duration{}
 	}
 	copy(t.recent[1:], t.recent[:])
@@ -61,7 +67,11 @@ func (t *track) echoed(now time.Time, f flight) {
 		t.rttvar += (abs(t.srtt-rtt) - t.rttvar) / 4
 		t.srtt += (rtt - t.srtt) / 8
 	}
-	t.record(0)
+	if f.missed {
+		t.outcomes &= t.outcomes - 1 // one loss less
+	} else {
+		t.record(0)
+	}
 	t.lastEcho, t.heard = now, now
 	t.echoes++
 	t.misses = 0
@@ -91,13 +101,14 @@ func (t *track) record(lost uint32) {
 	t.samples = min(t.samples+1, 32)
 }
 
-// loss is the share of the last probes, at most 32, that were not answered.
+// loss is the share of the last probes, at most 32, that were not answered. A
+// single one is no share of anything.
 func (t *track) loss() float64 {
-	if t.samples == 0 {
+	lost := bits.OnesCount32(t.outcomes & (1<<t.samples - 1))
+	if lost <= 1 {
 		return 0
 	}
-	mask := uint32(1)<<t.samples - 1
-	return float64(bits.OnesCount32(t.outcomes&mask)) / float64(max(t.samples, 8))
+	return float64(lost) / float64(max(t.samples, 16))
 }
 
 // proven says whether an echo came within d, and no probe was missed since.
@@ -108,7 +119,28 @@ func (t *track) proven(now time.Time, d time.Duration) bool {
 // overdue says whether an answer is missing that should be here: well before
 // it counts as missed.
 func (t *track) overdue(now time.Time) bool {
-	return t.misses > 0 || len(t.flights) > 0 && now.Sub(t.flights[0].at) > t.srtt+max(4*t.rttvar, Burst/2)
+	if t.misses > 0 {
+		return true
+	}
+	at, ok := t.waiting()
+	return ok && now.Sub(at) > t.srtt+max(4*t.rttvar, Burst/2)
+}
+
+// waiting returns when the oldest probe was sent that may still be answered in
+// time.
+func (t *track) waiting() (at time.Time, ok bool) {
+	for _, f := range t.flights {
+		if !f.missed {
+			return f.at, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// asked says whether an answer is awaited.
+func (t *track) asked() bool {
+	_, ok := t.waiting()
+	return ok
 }
 
 // fail puts the route into hold-down.
