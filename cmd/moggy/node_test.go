@@ -52,8 +52,7 @@ func (b *nodeBox) run(stdin string, args ...string) result {
 	code := 0
 	if err != nil {
 		code = 1
-		var special exitCode
-		if errors.As(err, &special) {
+		if special, ok := errors.AsType[exitCode](err); ok {
 			code = int(special)
 		} else {
 			fmt.Fprintf(&errs, "moggy: error: %v\n", err)

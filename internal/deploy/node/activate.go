@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -227,8 +228,32 @@ func (a *activation) verify(context.Context) error {
 		return err
 	}
 	var err error
-	a.placed, err = a.placements(a.target)
-	return err
+	if a.placed, err = a.placements(a.target); err != nil {
+		return err
+	}
+	return a.writable()
+}
+
+// writable says whether the directories that must change can be changed, while
+// there is still nothing to take back.
+func (a *activation) writable() error {
+	dirs := make(map[string]bool)
+	for path, p := range a.placed {
+		if a.look(path, p) != asPlaced {
+			dirs[a.disk.existing(filepath.Dir(path))] = true
+		}
+	}
+	for path := range a.ledger.Placed {
+		if _, stays := a.placed[path]; !stays {
+			dirs[a.disk.existing(filepath.Dir(path))] = true
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
+		if err := unix.Access(a.disk.real(dir), unix.W_OK); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // spoilDrifted makes sure that units running with a file changed by hand are
@@ -390,52 +415,4 @@ func (a *activation) settle(context.Context) error {
 		}
 	}
 	return a.disk.remove(journalFile)
-}
-
-// Previous is the generation that going back returns to.
-func (n *Node) Previous() (int, error) {
-	at, err := n.where()
-	switch {
-	case err != nil:
-		return 0, err
-	case at.Number == 0:
-		return 0, errors.New("back: no generation is in force")
-	case at.Previous == 0:
-		return 0, hint.New(fmt.Sprintf("back: there is no generation before %d on this node", at.Number),
-			"put the fleet file right and apply")
-	}
-	return at.Previous, nil
-}
-
-// Back puts the generation before in force again.
-func (h *Held) Back(ctx context.Context, report func(protocol.Event)) (generation int, err error) {
-	generation, err = h.Previous()
-	if err != nil {
-		return 0, err
-	}
-	_, err = h.Activate(ctx, Target{Generation: generation}, report)
-	return generation, err
-}
-
-// Try is Activate that goes back by itself when a newer generation was switched
-// to and its units do not run. Where nothing was in force before, it stays.
-func (h *Held) Try(ctx context.Context, t Target, report func(protocol.Event)) (protocol.Outcome, error) {
-	before, err := h.linked()
-	if err != nil {
-		return protocol.Outcome{}, err
-	}
-	out := protocol.Outcome{Generation: before}
-	out.Changed, err = h.Activate(ctx, t, report)
-	now, lerr := h.linked()
-	if lerr == nil {
-		out.Generation = now
-	}
-	if err == nil || lerr != nil || now <= before || before == 0 || ctx.Err() != nil {
-		return out, err
-	}
-	if _, back := h.Activate(ctx, Target{Generation: before}, report); back != nil {
-		return out, errors.Join(err, fmt.Errorf("going back: %w", back))
-	}
-	out.Generation, out.WentBack = before, true
-	return out, fmt.Errorf("went back to generation %d: %w", before, err)
 }

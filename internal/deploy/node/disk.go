@@ -54,6 +54,17 @@ func (d disk) mkdir(path string, mode uint32) error {
 	return d.syncDir(filepath.Dir(path))
 }
 
+// existing is the nearest directory above, or at, path that is there.
+func (d disk) existing(path string) string {
+	for path != "/" && path != "." {
+		if _, err := os.Stat(d.real(path)); err == nil {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	return path
+}
+
 // missingDirs are the directories that must be made for path, outermost first.
 func (d disk) missingDirs(path string) []string {
 	var out []string

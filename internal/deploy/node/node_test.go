@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	root := tempDir(t)
-	m := &machine{t: t, root: root, systemd: &FakeSystemd{Root: root}}
+	m := &machine{t: t, root: root, systemd: &FakeSystemd{Root: root, Config: "/etc/moggy/mesh.json"}}
 	m.Node = New(Options{
 		Root: root, Systemd: m.systemd, Run: FakePackages("nftables"), Now: time.Now,
 		Version: "test", By: "nico@laptop", Await: 5 * time.Second,
@@ -44,7 +45,7 @@ func newMachine(t *testing.T) *machine {
 // small files, which some disks take ten times as long for.
 func tempDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "moggy-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "moggy-test-") //nolint:usetesting // t.TempDir cannot be told where
 	if err != nil {
 		return t.TempDir()
 	}
@@ -248,6 +249,11 @@ func (m *machine) whole(g *generation) {
 		file, _ := g.File(protocol.UnitFile(u.Name))
 		if got := m.systemd.Running(u.Name); got != string(g.content[file.Digest]) {
 			m.t.Errorf("%s runs with %.40q, want %.40q", u.Name, got, g.content[file.Digest])
+		}
+		if mesh, ok := g.File(m.systemd.Config); ok && slices.Contains(u.ReloadOn, mesh.Path) {
+			if got := m.systemd.Read(u.Name); got != string(g.content[mesh.Digest]) {
+				m.t.Errorf("%s has read %.40q, want %.40q", u.Name, got, g.content[mesh.Digest])
+			}
 		}
 	}
 	o := m.observe()

@@ -106,9 +106,9 @@ func (n *Node) look(path string, p placement) found {
 // what it did, "" if nothing.
 func (a *activation) place(path string, p placement) (said string, err error) {
 	is := a.look(path, p)
-	before, managed := a.fromPlaced[path]
-	if is == foreign && managed && a.look(path, before) == asPlaced {
-		is = otherOurs // the copy that the generation before had
+	_, managed := a.fromPlaced[path]
+	if is == foreign && (managed || p.Copy != "") && a.ourCopy(path) {
+		is = otherOurs
 	}
 	switch is {
 	case asPlaced:
@@ -140,6 +140,28 @@ func (a *activation) place(path string, p placement) (said string, err error) {
 		return "", err
 	}
 	return said, a.disk.rename(tmp, path)
+}
+
+// ourCopy says whether a path holds a copy that one of our generations put
+// there: nothing is lost with it.
+func (a *activation) ourCopy(path string) bool {
+	st, err := os.Lstat(a.disk.real(path))
+	if err != nil || !st.Mode().IsRegular() {
+		return false
+	}
+	content, err := os.ReadFile(a.disk.real(path))
+	if err != nil {
+		return false
+	}
+	digest := fleet.DigestOf(content)
+	for _, g := range a.generations() {
+		if m, err := a.manifest(g); err == nil {
+			if f, ok := m.File(path); ok && f.Digest == digest {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // keep gives what a path holds a second place, where it stays.
@@ -225,7 +247,11 @@ func (a *activation) unplace(path string, p placement) (said string, err error) 
 	original := originalDir + path
 	_, err = os.Lstat(a.disk.real(original))
 	had := err == nil
-	switch is := a.look(path, p); {
+	is := a.look(path, p)
+	if is == foreign && p.Copy != "" && a.ourCopy(path) {
+		is = otherOurs
+	}
+	switch {
 	case is == foreign || is == obstacle:
 		return fmt.Sprintf("left %s: it is not ours any more", path), nil
 	case had:

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -24,22 +27,26 @@ func TestDriftIsSeenAndRestored(t *testing.T) {
 				m.write("/etc/moggy/mesh.json", "hand\n")
 			},
 			[]fleet.Drift{{Path: "/etc/moggy/mesh.json", Kind: fleet.DriftChanged, Content: "hand\n"}},
-			[]string{"reload moggy-agent.service"}, "/etc/moggy/mesh.json",
+			[]string{"reload moggy-agent.service"},
+			"/etc/moggy/mesh.json",
 		},
 		"written through the link": {
 			func(m *machine) { m.write("/etc/moggy/mesh.json", "hand\n") },
 			[]fleet.Drift{{Path: "/etc/moggy/mesh.json", Kind: fleet.DriftChanged, Content: "hand\n"}},
-			[]string{"reload moggy-agent.service"}, "/etc/moggy/mesh.json",
+			[]string{"reload moggy-agent.service"},
+			"/etc/moggy/mesh.json",
 		},
 		"unit file edited": {
 			func(m *machine) { m.write("/etc/systemd/system/moggy-agent.service", "[Service]\n") },
 			[]fleet.Drift{{Path: "/etc/systemd/system/moggy-agent.service", Kind: fleet.DriftChanged, Content: "[Service]\n"}},
-			[]string{"daemon-reload", "restart moggy-agent.service"}, "/etc/systemd/system/moggy-agent.service",
+			[]string{"daemon-reload", "restart moggy-agent.service"},
+			"/etc/systemd/system/moggy-agent.service",
 		},
 		"link gone": {
 			func(m *machine) { os.Remove(m.root + "/usr/local/bin/moggy") },
 			[]fleet.Drift{{Path: "/usr/local/bin/moggy", Kind: fleet.DriftMissing}},
-			[]string{"restart moggy-agent.service"}, "",
+			[]string{"restart moggy-agent.service"},
+			"",
 		},
 		"link to elsewhere": {
 			func(m *machine) {
@@ -47,7 +54,8 @@ func TestDriftIsSeenAndRestored(t *testing.T) {
 				os.Symlink("/etc/shadow", m.root+"/etc/moggy/mesh.json")
 			},
 			[]fleet.Drift{{Path: "/etc/moggy/mesh.json", Kind: fleet.DriftChanged, Content: "-> /etc/shadow\n"}},
-			[]string{"reload moggy-agent.service"}, "/etc/moggy/mesh.json",
+			[]string{"reload moggy-agent.service"},
+			"/etc/moggy/mesh.json",
 		},
 		"mode": {
 			func(m *machine) { os.Chmod(m.root+"/etc/moggy/mesh.json", 0o666) },
@@ -59,17 +67,20 @@ func TestDriftIsSeenAndRestored(t *testing.T) {
 				os.Remove(m.root + "/etc/systemd/system/multi-user.target.wants/moggy-agent.service")
 			},
 			[]fleet.Drift{{Path: "/etc/systemd/system/multi-user.target.wants/moggy-agent.service", Kind: fleet.DriftMissing}},
-			[]string{"daemon-reload"}, "",
+			[]string{"daemon-reload"},
+			"",
 		},
 		"the tree's file gone": {
 			func(m *machine) { os.Remove(m.root + treePath(1, "/etc/moggy/mesh.json")) },
 			[]fleet.Drift{{Path: "/etc/moggy/mesh.json", Kind: fleet.DriftMissing}},
-			[]string{"reload moggy-agent.service"}, "",
+			[]string{"reload moggy-agent.service"},
+			"",
 		},
 		"unit stopped": {
 			func(m *machine) { m.systemd.Kill("moggy-agent.service") },
 			nil,
-			[]string{"start moggy-agent.service"}, "",
+			[]string{"start moggy-agent.service"},
+			"",
 		},
 	}
 	for name, tt := range tests {
@@ -224,6 +235,37 @@ func TestPrune(t *testing.T) {
 	if g := m.generations(); !slices.Contains(g, 3) || !slices.Contains(g, 4) || !slices.Contains(g, 6) {
 		t.Errorf("generations %v: want the one in force, the one before, the one just staged", g)
 	}
+}
+
+// TestPruneKeepsWhatAnActivationNeeds: generation 1 is on its way when the
+// process dies; nothing may take it away, old as it is.
+func TestPruneKeepsWhatAnActivationNeeds(t *testing.T) {
+	m := newMachine(t)
+	for i, v := range []string{"a", "b", "c"} {
+		m.apply(ordinary(i+1, v))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := m.locked(func(h *Held) error {
+		_, err := h.Activate(ctx, Target{Generation: 1}, func(e protocol.Event) {
+			if e.Step == string(StepRecord) {
+				cancel()
+			}
+		})
+		return err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	m.stage(ordinary(4, "d"))
+	m.stage(ordinary(5, "e"))
+	if err := m.locked((*Held).Prune); err != nil {
+		t.Fatal(err)
+	}
+	if g := m.generations(); !slices.Contains(g, 1) || !slices.Contains(g, 3) {
+		t.Fatalf("generations %v; want 1, which is on its way, and 3, which is in force", g)
+	}
+	m.activate(1)
+	m.whole(ordinary(1, "a"))
 }
 
 // TestUnitFilesAreCopiesOnTwoFileSystems: systemd reads them before /var is

@@ -254,6 +254,40 @@ func TestDiskReallyFull(t *testing.T) {
 	m.nothingHalf()
 }
 
+// TestReadOnlyEtc: what must change there is found out before anything does.
+func TestReadOnlyEtc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounts a file system, which needs root")
+	}
+	m := newMachine(t)
+	one, two := ordinary(1, "a"), ordinary(2, "b")
+	three := ordinary(3, "b").file("/etc/new.conf", 0o644, "new\n")
+	m.apply(one)
+	m.stage(two)
+	m.stage(three)
+	etc := m.root + "/etc"
+	if err := unix.Mount(etc, etc, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("mounts a file system: %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(etc, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := unix.Mount("", etc, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.tryActivate(3)
+	if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "generation 3: verify: /etc") || !strings.Contains(strings.Join(hint.All(err), ""), "mount it writable") {
+		t.Errorf("error %v, hints %v", err, hint.All(err))
+	}
+	if at := m.observe().Current.Number; at != 1 {
+		t.Errorf("generation %d is in force, want 1", at)
+	}
+	m.activate(2) // changes nothing in /etc: its links are there
+	m.whole(two)
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

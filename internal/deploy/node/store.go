@@ -164,13 +164,7 @@ func (n *Node) room(need int64) error {
 // it is free for us, in bytes.
 func (n *Node) space() (total, free uint64, err error) {
 	var st unix.Statfs_t
-	path := Dir
-	for unix.Stat(n.disk.real(path), &unix.Stat_t{}) != nil && path != "/" {
-		path = path[:strings.LastIndexByte(path, '/')]
-		if path == "" {
-			path = "/"
-		}
-	}
+	path := n.disk.existing(Dir)
 	if err := unix.Statfs(n.disk.real(path), &st); err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", path, err)
 	}

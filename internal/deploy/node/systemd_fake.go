@@ -22,10 +22,13 @@ type FakeSystemd struct {
 	// Crash holds the content of files with which a unit does not start, by a
 	// word in its unit file.
 	Crash string
+	// Config is a file that every unit reads when it starts and when it reloads.
+	Config string
 
 	mu      sync.Mutex
 	loaded  map[string]string // unit files as they were read
 	started map[string]string // and as they were when the unit started
+	read    map[string]string // Config, as each unit read it last
 	active  map[string]bool
 	failed  map[string]bool
 	calls   []string
@@ -103,6 +106,8 @@ func (s *FakeSystemd) Do(_ context.Context, verb Verb, units ...string) error {
 			return fmt.Errorf("unit %s not found", u)
 		case verb == Reload && !s.active[u]:
 			return fmt.Errorf("unit %s cannot be reloaded because it is inactive", u)
+		case verb == Reload:
+			s.config(u)
 		case verb == Restart || verb == Start:
 			s.set(u, content, !s.crashes(content))
 			if s.failed[u] {
@@ -177,6 +182,25 @@ func (s *FakeSystemd) Running(unit string) string {
 	return s.started[unit]
 }
 
+// Read is what a unit read last in Config.
+func (s *FakeSystemd) Read(unit string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.read[unit]
+}
+
+// config has the unit read its configuration.
+func (s *FakeSystemd) config(unit string) {
+	if s.read == nil {
+		s.read = make(map[string]string)
+	}
+	b, err := os.ReadFile(s.Root + s.Config)
+	if err != nil {
+		b = nil
+	}
+	s.read[unit] = string(b)
+}
+
 func (s *FakeSystemd) set(unit, content string, runs bool) {
 	if s.loaded == nil {
 		s.loaded = make(map[string]string)
@@ -185,6 +209,7 @@ func (s *FakeSystemd) set(unit, content string, runs bool) {
 		s.active, s.failed, s.started = make(map[string]bool), make(map[string]bool), make(map[string]string)
 	}
 	s.loaded[unit], s.started[unit] = content, content
+	s.config(unit)
 	s.active[unit], s.failed[unit] = runs, !runs
 }
 

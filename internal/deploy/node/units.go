@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -179,9 +180,13 @@ func (a *activation) blame(ctx context.Context, err error, names []string) error
 		return err
 	}
 	for _, s := range states {
-		if !s.runs() {
-			return a.withLog(ctx, err, s.Name)
+		if s.runs() {
+			continue
 		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = a.late(s)
+		}
+		return a.withLog(ctx, err, s.Name)
 	}
 	if len(names) > 0 {
 		return a.withLog(ctx, err, names[0])
@@ -237,7 +242,10 @@ func (a *activation) awaitUnits(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s := states[waiting]
-		return a.withLog(ctx, fmt.Errorf("unit %s: still %s (%s) after %s", s.Name, s.Active, s.Sub, a.await), s.Name)
+		return a.withLog(ctx, a.late(states[waiting]), states[waiting].Name)
 	}
+}
+
+func (a *activation) late(s UnitStatus) error {
+	return fmt.Errorf("unit %s: still %s (%s) after %s", s.Name, s.Active, s.Sub, a.await)
 }
