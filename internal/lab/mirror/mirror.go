@@ -66,7 +66,8 @@ func Ensure(ctx context.Context, root string, uri func(context.Context) string, 
 
 // fetch has apt-get find out what installing the packages into root takes,
 // and download it. It has a configuration and state of its own: neither the
-// host's package state nor its hooks come into it.
+// host's package state nor its hooks come into it. It takes no lock: it changes
+// nothing in root, and another lab may be doing the same.
 func fetch(ctx context.Context, root, work, uri string) error {
 	for _, dir := range []string{"lists/partial", "served/partial", "state"} {
 		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
@@ -91,6 +92,7 @@ Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
+Debug::NoLocking "true";
 Acquire::Languages "none";
 %[3]s`, work, root, proxies(ctx))
 	for name, text := range map[string]string{"sources.list": sources, "apt.conf": config} {
