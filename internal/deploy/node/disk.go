@@ -213,6 +213,10 @@ func (d disk) remove(path string) error {
 
 // discard removes what nobody counts on; it need not survive a power loss.
 func (d disk) discard(path string) error {
+	// On a read-only file system, removing what is not there is an error too.
+	if _, err := os.Lstat(d.real(path)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err := os.Remove(d.real(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
