@@ -46,7 +46,7 @@ fuzz:            ## every fuzz target for FUZZTIME (10m)
 	scripts/fuzz.sh $(or $(FUZZTIME),10m)
 
 bench:           ## the plan's benchmarks: time, memory, growth
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/plan ./internal/config
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/plan ./internal/config/...
 
 deps:            ## install what this machine lacks
 	scripts/needs.sh

@@ -13,6 +13,8 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/moggyfleet/moggy/internal/config"
+	"github.com/moggyfleet/moggy/internal/config/lock"
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
@@ -30,7 +32,7 @@ func (a *app) loadFleet() (*fleet.Fleet, error) {
 
 // loadLock reads the lock that stands beside the fleet's first file. Where
 // there is none yet, it is a new one.
-func (a *app) loadLock(f *fleet.Fleet) (*config.LockFile, error) {
+func (a *app) loadLock(f *fleet.Fleet) (*lock.File, error) {
 	l, diags, err := a.readLock()
 	if err != nil {
 		return nil, err
@@ -43,22 +45,22 @@ func (a *app) loadLock(f *fleet.Fleet) (*config.LockFile, error) {
 
 // readLock is loadLock before anything is said about it. The lock is nil
 // where it has mistakes.
-func (a *app) readLock() (*config.LockFile, config.Diagnostics, error) {
+func (a *app) readLock() (*lock.File, source.Diagnostics, error) {
 	name := lockName(a.files[0])
 	content, err := readFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return config.NewLock(name), nil, nil
+		return lock.New(name), nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	l, diags := config.ParseLock(config.Source{Name: name, Content: content})
+	l, diags := lock.Parse(source.Text{Name: name, Content: content})
 	return l, diags, nil
 }
 
 // saveLock writes the lock beside the fleet's first file. A reader, and a
 // machine that loses power, has the old text or the new one, whole.
-func (a *app) saveLock(l *config.LockFile, lock *fleet.Lock) error {
+func (a *app) saveLock(l *lock.File, next *fleet.Lock) error {
 	before := l.Text()
 	now, err := readFile(l.Name())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -67,7 +69,7 @@ func (a *app) saveLock(l *config.LockFile, lock *fleet.Lock) error {
 	if !bytes.Equal(before, now) {
 		return hint.New(l.Name()+": somebody else has changed it meanwhile", "look at it (git diff %s), then run this again", l.Name())
 	}
-	text, err := l.Update(lock)
+	text, err := l.Update(next)
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (a *app) saveLock(l *config.LockFile, lock *fleet.Lock) error {
 }
 
 // tell prints diagnostics, and gives the exit code where one is a mistake.
-func (a *app) tell(diags config.Diagnostics) error {
+func (a *app) tell(diags source.Diagnostics) error {
 	if err := diags.Write(a.stderr, a.palette(a.stderr)); err != nil {
 		return err
 	}
@@ -90,17 +92,15 @@ func (a *app) tell(diags config.Diagnostics) error {
 
 // lockName is the lock's name beside a fleet's file: fleet.hcl has
 // fleet.lock.hcl.
-func lockName(file string) string { return strings.TrimSuffix(file, ".hcl") + lockSuffix }
-
-const lockSuffix = ".lock.hcl"
+func lockName(file string) string { return strings.TrimSuffix(file, ".hcl") + source.LockSuffix }
 
 // readSources reads the fleet's files, each once.
-func (a *app) readSources() ([]config.Source, error) {
-	var out []config.Source
+func (a *app) readSources() ([]source.Text, error) {
+	var out []source.Text
 	var seen []fs.FileInfo
 	for _, name := range a.files {
-		if strings.HasSuffix(name, lockSuffix) {
-			return nil, hint.New(name+": a lock, which moggy finds by itself", "-f %s", strings.TrimSuffix(name, lockSuffix)+".hcl")
+		if base, isLock := strings.CutSuffix(name, source.LockSuffix); isLock {
+			return nil, hint.New(name+": a lock, which moggy finds by itself", "-f %s", base+".hcl")
 		}
 		content, err := readFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -119,7 +119,7 @@ func (a *app) readSources() ([]config.Source, error) {
 			}
 		}
 		seen = append(seen, info)
-		out = append(out, config.Source{Name: name, Content: content})
+		out = append(out, source.Text{Name: name, Content: content})
 	}
 	return out, nil
 }
@@ -137,7 +137,7 @@ func readFile(name string) ([]byte, error) {
 		return nil, hint.New(name+": a directory, not a file", "-f %s", filepath.Join(name, "fleet.hcl"))
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s: not a regular file", name)
-	case info.Size() > config.MaxSize:
+	case info.Size() > source.MaxSize:
 		return nil, tooLarge(name)
 	}
 	f, err := os.Open(name)
@@ -145,11 +145,11 @@ func readFile(name string) ([]byte, error) {
 		return nil, plainPathError(name, err)
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, config.MaxSize+1))
+	content, err := io.ReadAll(io.LimitReader(f, source.MaxSize+1))
 	if err != nil {
 		return nil, plainPathError(name, err)
 	}
-	if len(content) > config.MaxSize { // it grew, or its size was not told
+	if len(content) > source.MaxSize { // it grew, or its size was not told
 		return nil, tooLarge(name)
 	}
 	return content, nil
@@ -164,7 +164,7 @@ func (noFile) Error() string        { return "there is no such file" }
 func (noFile) Is(target error) bool { return target == fs.ErrNotExist }
 
 func tooLarge(name string) error {
-	return hint.New(fmt.Sprintf("%s: larger than %d MB: this is no fleet file", name, config.MaxSize>>20), "-f FILE names another")
+	return hint.New(fmt.Sprintf("%s: larger than %d MB: this is no fleet file", name, source.MaxSize>>20), "-f FILE names another")
 }
 
 // plainPathError names the file once and the cause, not the system call.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moggyfleet/moggy/internal/config"
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
@@ -45,13 +46,13 @@ Exit codes: 0 done, 1 a mistake, or with --check a file that is not in form.`,
 func (a *app) format(names []string, check bool) error {
 	changed := []string{}
 	texts := make(map[string][]byte)
-	var diags config.Diagnostics
+	var diags source.Diagnostics
 	for _, name := range names {
 		content, err := readFile(name)
 		if err != nil {
 			return err
 		}
-		text, found := config.Format(config.Source{Name: name, Content: content})
+		text, found := config.Format(source.Text{Name: name, Content: content})
 		diags = append(diags, found...)
 		if _, twice := texts[name]; !twice && !bytes.Equal(text, content) {
 			changed = append(changed, name)
@@ -86,11 +87,11 @@ func (a *app) format(names []string, check bool) error {
 }
 
 func (a *app) formatStdin(check bool) error {
-	content, err := io.ReadAll(io.LimitReader(a.stdin, config.MaxSize+1))
+	content, err := io.ReadAll(io.LimitReader(a.stdin, source.MaxSize+1))
 	if err != nil {
 		return hint.Wrap(err, "give the text on stdin: moggy fmt - <FILE")
 	}
-	text, diags := config.Format(config.Source{Name: "stdin", Content: content})
+	text, diags := config.Format(source.Text{Name: "stdin", Content: content})
 	if err := a.tell(diags); err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/moggyfleet/moggy/internal/config/source"
 )
 
 // special is a range of addresses that the internet does not carry to one
@@ -50,35 +52,35 @@ const privateAdvice = "remove it; ssh = \"HOST\" says how you reach the machine"
 func globalUnicast() netip.Prefix { return netip.MustParsePrefix("2000::/3") }
 
 // publicAddress reads an address that the whole internet reaches.
-func (f fields) publicAddress(it item) (netip.Addr, bool) {
-	a, err := netip.ParseAddr(it.value)
+func (f fields) publicAddress(it source.Item) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(it.Value)
 	if err != nil {
 		f.notAnAddress(it)
 		return netip.Addr{}, false
 	}
 	if a.Is4In6() {
-		f.wrong(it.at, fmt.Sprintf("did you mean %q?", a.Unmap()), "%s is an IPv4 address in IPv6 form", a)
+		f.wrong(it.At, fmt.Sprintf("did you mean %q?", a.Unmap()), "%s is an IPv4 address in IPv6 form", a)
 		return netip.Addr{}, false
 	}
 	if a.Zone() != "" {
-		f.wrong(it.at, "", "%s has a zone: only one machine understands it", a)
+		f.wrong(it.At, "", "%s has a zone: only one machine understands it", a)
 		return netip.Addr{}, false
 	}
 	for _, s := range f.d.specials {
 		if s.prefix.Contains(a) {
-			f.wrong(it.at, s.suggestion, "%s %s", a, s.why)
+			f.wrong(it.At, s.suggestion, "%s %s", a, s.why)
 			return netip.Addr{}, false
 		}
 	}
 	if a.Is6() && !f.d.global.Contains(a) {
-		f.wrong(it.at, "", "%s is not in 2000::/3, of which public IPv6 addresses are given out", a)
+		f.wrong(it.At, "", "%s is not in 2000::/3, of which public IPv6 addresses are given out", a)
 		return netip.Addr{}, false
 	}
 	return a, true
 }
 
-func (f fields) notAnAddress(it item) {
-	s := strings.TrimSpace(it.value)
+func (f fields) notAnAddress(it source.Item) {
+	s := strings.TrimSpace(it.Value)
 	suggestion := ""
 	if p, err := netip.ParsePrefix(s); err == nil {
 		suggestion = fmt.Sprintf("did you mean %q?", p.Addr())
@@ -87,8 +89,8 @@ func (f fields) notAnAddress(it item) {
 	} else if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		suggestion = fmt.Sprintf("did you mean %q?", a)
 	} else if wrongDomain(s) == "" && strings.Trim(s, "0123456789.") != "" {
-		f.wrong(it.at, "write the address it has", "%s is a name, not an address: the mesh works without DNS", quoted(it.value))
+		f.wrong(it.At, "write the address it has", "%s is a name, not an address: the mesh works without DNS", source.Quoted(it.Value))
 		return
 	}
-	f.wrong(it.at, suggestion, "%s is no IP address", quoted(it.value))
+	f.wrong(it.At, suggestion, "%s is no IP address", source.Quoted(it.Value))
 }

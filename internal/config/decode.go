@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -46,12 +47,12 @@ func (b *block) String() string {
 	if b.name == "" {
 		return b.kind
 	}
-	return b.kind + " " + quoted(b.name)
+	return b.kind + " " + source.Quoted(b.name)
 }
 
 // decoder builds a fleet from the blocks of all sources.
 type decoder struct {
-	*report
+	*source.Report
 	kinds  []kind
 	blocks map[string][]*block          // by kind, in the order of the sources
 	names  map[string]map[string]*block // by kind and name, the first of each
@@ -76,9 +77,9 @@ type decoder struct {
 // something that is mistaken in the file.
 type doubt struct{ hubs, servers bool }
 
-func newDecoder(r *report) *decoder {
+func newDecoder(r *source.Report) *decoder {
 	d := &decoder{
-		report: r, kinds: kinds(), blocks: make(map[string][]*block), names: make(map[string]map[string]*block),
+		Report: r, kinds: kinds(), blocks: make(map[string][]*block), names: make(map[string]map[string]*block),
 		lists: make(map[string][]string), fleet: &fleet.Fleet{Port: fleet.DefaultPort},
 		places: make(map[fleet.NodeName]*nodePlaces), sites: make(map[fleet.SiteName]fleet.Site),
 		claims: make(map[netip.Addr]claim), specials: specials(), global: globalUnicast(),
@@ -90,23 +91,23 @@ func newDecoder(r *report) *decoder {
 }
 
 // read collects the blocks of one source.
-func (d *decoder) read(t *text) {
-	if !t.readable(d.report) {
+func (d *decoder) read(t *source.Text) {
+	if !t.Readable(d.Report) {
 		d.partial = true
 		return
 	}
-	before := len(d.list)
-	all := t.parse(d.report, d.kindNames(), nil, func(b body) bool {
+	before := d.Len()
+	all := t.Parse(d.Report, d.kindNames(), nil, func(b source.Body) bool {
 		for _, a := range b.Attributes {
 			d.strayAttribute(a)
 		}
 		for _, syntax := range b.Blocks {
-			d.collect(t, syntax, b.broken)
+			d.collect(t, syntax, b.Broken)
 		}
 		return true
 	})
 	d.partial = d.partial || !all
-	if len(d.list) > before {
+	if d.Len() > before {
 		d.doubt = doubt{hubs: true, servers: true}
 	}
 }
@@ -122,19 +123,19 @@ func (d *decoder) kindNames() []string {
 func (d *decoder) strayAttribute(a *hclsyntax.Attribute) {
 	for _, k := range d.kinds {
 		if slices.Contains(k.attributes, a.Name) {
-			d.mistake(a.NameRange, fmt.Sprintf("move it into the %s block it is meant for", k.name), "%s stands outside of a block", a.Name)
+			d.Mistake(a.NameRange, fmt.Sprintf("move it into the %s block it is meant for", k.name), "%s stands outside of a block", a.Name)
 			return
 		}
 	}
-	d.mistake(a.NameRange, "", "%s stands outside of a block", a.Name)
+	d.Mistake(a.NameRange, "", "%s stands outside of a block", a.Name)
 }
 
 // collect takes in one top-level block.
-func (d *decoder) collect(t *text, syntax *hclsyntax.Block, broken bool) {
+func (d *decoder) collect(t *source.Text, syntax *hclsyntax.Block, broken bool) {
 	names := d.names[syntax.Type]
 	if names == nil {
 		d.doubt = doubt{hubs: true, servers: true}
-		d.mistake(syntax.TypeRange, d.similar(syntax.Type, d.kindNames(), kindAliases(), ""), "there is no block type %s", quoted(syntax.Type))
+		d.Mistake(syntax.TypeRange, d.similar(syntax.Type, d.kindNames(), kindAliases(), ""), "there is no block type %s", source.Quoted(syntax.Type))
 		return
 	}
 	b := &block{kind: syntax.Type, at: syntax.TypeRange, nameAt: syntax.TypeRange, body: syntax.Body, broken: broken}
@@ -145,7 +146,7 @@ func (d *decoder) collect(t *text, syntax *hclsyntax.Block, broken bool) {
 	d.checkLabels(t, b, syntax)
 	if first := names[b.name]; first != nil && b.kind != "fleet" {
 		if b.name != "" {
-			d.mistake(b.nameAt, "", "%s: there is one already at %s", b, place(first.at))
+			d.Mistake(b.nameAt, "", "%s: there is one already at %s", b, source.Place(first.at))
 		}
 	} else {
 		names[b.name] = b
@@ -162,17 +163,17 @@ func (d *decoder) collect(t *text, syntax *hclsyntax.Block, broken bool) {
 	}
 }
 
-func (d *decoder) checkLabels(t *text, b *block, syntax *hclsyntax.Block) {
+func (d *decoder) checkLabels(t *source.Text, b *block, syntax *hclsyntax.Block) {
 	switch {
 	case len(syntax.Labels) == 0:
-		d.mistake(b.at, fmt.Sprintf(`%s "name" {`, b.kind), "a %s needs a name", b.kind)
+		d.Mistake(b.at, fmt.Sprintf(`%s "name" {`, b.kind), "a %s needs a name", b.kind)
 		return
 	case len(syntax.Labels) > 1:
-		d.mistake(syntax.LabelRanges[1], "", "%s: a %s has one name", b, b.kind)
+		d.Mistake(syntax.LabelRanges[1], "", "%s: a %s has one name", b, b.kind)
 		return
 	}
 	if at := b.nameAt; at.Start.Byte < len(t.Content) && t.Content[at.Start.Byte] != '"' {
-		d.mistake(at, fmt.Sprintf("%q", b.name), "%s: a name stands in quotes", b)
+		d.Mistake(at, fmt.Sprintf("%q", b.name), "%s: a name stands in quotes", b)
 		return
 	}
 	d.checkName(b.nameAt, b.String(), b.name)
@@ -181,10 +182,10 @@ func (d *decoder) checkLabels(t *text, b *block, syntax *hclsyntax.Block) {
 // similar is didYouMean while anybody will read it: each costs a look at all
 // the candidates.
 func (d *decoder) similar(written string, candidates []string, aliases map[string]string, quote string) string {
-	if len(d.list) >= maxShown {
+	if d.Crowded() {
 		return ""
 	}
-	return didYouMean(written, candidates, aliases, quote)
+	return source.DidYouMean(written, candidates, aliases, quote)
 }
 
 // decode turns the blocks into the fleet.
@@ -194,9 +195,9 @@ func (d *decoder) decode() {
 			k.decode(d, b)
 		}
 	}
-	if d.home == nil && !d.partial && len(d.texts) > 0 {
-		at := hcl.Range{Filename: d.texts[0].Name, Start: hcl.InitialPos, End: hcl.InitialPos}
-		d.mistake(at, `it begins with fleet "name" {`, "there is no fleet block")
+	if d.home == nil && !d.partial && len(d.Texts) > 0 {
+		at := hcl.Range{Filename: d.Texts[0].Name, Start: hcl.InitialPos, End: hcl.InitialPos}
+		d.Mistake(at, `it begins with fleet "name" {`, "there is no fleet block")
 	}
 }
 
@@ -211,7 +212,7 @@ func one(choices []string) string {
 		default:
 			b.WriteString(", ")
 		}
-		b.WriteString(quoted(c))
+		b.WriteString(source.Quoted(c))
 	}
 	return b.String()
 }

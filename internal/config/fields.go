@@ -7,6 +7,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/moggyfleet/moggy/internal/config/source"
 )
 
 // fields reads the attributes of one block. What is not there gives the zero
@@ -23,18 +25,18 @@ func (d *decoder) fields(b *block, k kind) fields {
 	f := fields{d, b, make(map[string]bool)}
 	for name, a := range b.body.Attributes {
 		if !slices.Contains(k.attributes, name) {
-			f.meant[closest(name, k.attributes, k.aliases)] = true
-			d.mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: a %s has no attribute %s", b, k.name, quoted(name))
+			f.meant[source.Closest(name, k.attributes, k.aliases)] = true
+			d.Mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: a %s has no attribute %s", b, k.name, source.Quoted(name))
 		}
 	}
 	for _, nested := range b.body.Blocks {
 		switch {
 		case slices.Contains(k.attributes, nested.Type):
 			f.meant[nested.Type] = true
-			d.mistake(nested.TypeRange, nested.Type+" = ...", "%s: %s is an attribute, not a block", b, nested.Type)
+			d.Mistake(nested.TypeRange, nested.Type+" = ...", "%s: %s is an attribute, not a block", b, nested.Type)
 		case b.broken && d.names[nested.Type] != nil: // collected as a block of its own
 		default:
-			d.mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: a %s has no block %s", b, k.name, quoted(nested.Type))
+			d.Mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: a %s has no block %s", b, k.name, source.Quoted(nested.Type))
 		}
 	}
 	return f
@@ -46,7 +48,7 @@ func (f fields) missing(name string) bool { return !f.has(name) && !f.meant[name
 
 // wrong reports a mistake in this block.
 func (f fields) wrong(at hcl.Range, suggestion, format string, args ...any) {
-	f.d.mistake(at, suggestion, "%s: %s", f.b, fmt.Sprintf(format, args...))
+	f.d.Mistake(at, suggestion, "%s: %s", f.b, fmt.Sprintf(format, args...))
 }
 
 // has says whether the attribute is written, however wrong its value is.
@@ -60,33 +62,27 @@ func (f fields) at(name string) hcl.Range {
 	return f.b.at
 }
 
-// item is a value with its place.
-type item struct {
-	value string
-	at    hcl.Range
-}
-
 // text reads a text.
-func (f fields) text(name string) (item, bool) {
+func (f fields) text(name string) (source.Item, bool) {
 	a := f.b.body.Attributes[name]
 	if a == nil {
-		return item{}, false
+		return source.Item{}, false
 	}
 	return f.textOf(name+" is a text", a.Expr)
 }
 
 // textOf reads an expression as a text. rule says what should stand there.
-func (f fields) textOf(rule string, e hclsyntax.Expression) (item, bool) {
-	v, is := literal(e)
+func (f fields) textOf(rule string, e hclsyntax.Expression) (source.Item, bool) {
+	v, is := source.Literal(e)
 	switch is {
-	case isText:
-		return item{v.AsString(), e.Range()}, true
-	case isReference:
+	case source.IsText:
+		return source.Item{Value: v.AsString(), At: e.Range()}, true
+	case source.IsReference:
 		f.wrong(e.Range(), fmt.Sprintf("%q", traversal(e)), "%s: it stands in quotes", rule)
 	default:
 		f.wrong(e.Range(), "", "%s, not %s", rule, is)
 	}
-	return item{}, false
+	return source.Item{}, false
 }
 
 // choice reads a text that is one of a few.
@@ -95,15 +91,15 @@ func (f fields) choice(name string, choices []string, aliases map[string]string)
 	if !ok {
 		return "", false
 	}
-	if !slices.Contains(choices, it.value) {
-		suggestion := f.d.similar(it.value, choices, aliases, `"`)
+	if !slices.Contains(choices, it.Value) {
+		suggestion := f.d.similar(it.Value, choices, aliases, `"`)
 		if suggestion == "" {
 			suggestion = "it is " + one(choices)
 		}
-		f.wrong(it.at, suggestion, "there is no %s %s", name, quoted(it.value))
+		f.wrong(it.At, suggestion, "there is no %s %s", name, source.Quoted(it.Value))
 		return "", false
 	}
-	return it.value, true
+	return it.Value, true
 }
 
 // flag reads true or false; nil where the attribute is not there or wrong.
@@ -112,18 +108,18 @@ func (f fields) flag(name string) *bool {
 	if a == nil {
 		return nil
 	}
-	v, is := literal(a.Expr)
-	if is == isBool {
+	v, is := source.Literal(a.Expr)
+	if is == source.IsBool {
 		b := v.True()
 		return &b
 	}
 	suggestion := ""
-	if is == isText {
+	if is == source.IsText {
 		meant := map[string]string{"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
-		suggestion = didYouMean(meant[v.AsString()], []string{meant[v.AsString()]}, nil, "")
+		suggestion = source.DidYouMean(meant[v.AsString()], []string{meant[v.AsString()]}, nil, "")
 	}
-	if is == isReference {
-		suggestion = didYouMean(traversal(a.Expr), []string{"true", "false"}, map[string]string{"yes": "true", "on": "true", "no": "false", "off": "false"}, "")
+	if is == source.IsReference {
+		suggestion = source.DidYouMean(traversal(a.Expr), []string{"true", "false"}, map[string]string{"yes": "true", "on": "true", "no": "false", "off": "false"}, "")
 	}
 	f.wrong(a.Expr.Range(), suggestion, "%s is true or false, not %s", name, is)
 	return nil
@@ -135,14 +131,14 @@ func (f fields) number(name string, low, high int) (int, bool) {
 	if a == nil {
 		return 0, false
 	}
-	v, is := literal(a.Expr)
-	if is == isText {
+	v, is := source.Literal(a.Expr)
+	if is == source.IsText {
 		if n, err := cty.ParseNumberVal(v.AsString()); err == nil {
 			f.wrong(a.Expr.Range(), fmt.Sprintf("did you mean %s?", n.AsBigFloat().Text('f', -1)), "%s is a number: it stands without quotes", name)
 			return 0, false
 		}
 	}
-	if is != isNumber {
+	if is != source.IsNumber {
 		f.wrong(a.Expr.Range(), "", "%s is a number, not %s", name, is)
 		return 0, false
 	}
@@ -155,22 +151,22 @@ func (f fields) number(name string, low, high int) (int, bool) {
 }
 
 // texts reads a list of texts.
-func (f fields) texts(name, example string) []item {
+func (f fields) texts(name, example string) []source.Item {
 	a := f.b.body.Attributes[name]
 	if a == nil {
 		return nil
 	}
-	tuple, ok := bare(a.Expr).(*hclsyntax.TupleConsExpr)
+	tuple, ok := source.Bare(a.Expr).(*hclsyntax.TupleConsExpr)
 	if !ok {
-		v, is := literal(a.Expr)
+		v, is := source.Literal(a.Expr)
 		suggestion := example
-		if is == isText {
+		if is == source.IsText {
 			suggestion = fmt.Sprintf("[%q]", v.AsString())
 		}
 		f.wrong(a.Expr.Range(), suggestion, "%s is a list, not %s", name, is)
 		return nil
 	}
-	var out []item
+	var out []source.Item
 	for _, e := range tuple.Exprs {
 		if it, ok := f.textOf(name+" is a list of texts", e); ok {
 			out = append(out, it)
@@ -188,54 +184,54 @@ func (f fields) reference(name, kind string) (string, bool) {
 	e := a.Expr
 	path, ok := steps(e)
 	if !ok {
-		v, is := literal(e)
+		v, is := source.Literal(e)
 		suggestion := fmt.Sprintf("%s = %s.NAME", name, kind)
-		if is == isText {
+		if is == source.IsText {
 			suggestion = fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, v.AsString())))
 		}
 		f.wrong(e.Range(), suggestion, "%s is a reference, not %s", name, is)
 		return "", false
 	}
 	switch {
-	case path[0].value != kind && len(path) == 1:
-		f.wrong(e.Range(), fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[0].value))), "a reference starts with its kind")
-	case path[0].value != kind && f.d.names[path[0].value] != nil:
-		f.wrong(path[0].at, fmt.Sprintf("%s = %s", name, refer(kind, "NAME")), "%s refers to a %s, not to a %s", name, kind, path[0].value)
-	case path[0].value != kind:
-		f.wrong(path[0].at, fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[1].value))), "there is no kind %s", quoted(path[0].value))
+	case path[0].Value != kind && len(path) == 1:
+		f.wrong(e.Range(), fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[0].Value))), "a reference starts with its kind")
+	case path[0].Value != kind && f.d.names[path[0].Value] != nil:
+		f.wrong(path[0].At, fmt.Sprintf("%s = %s", name, refer(kind, "NAME")), "%s refers to a %s, not to a %s", name, kind, path[0].Value)
+	case path[0].Value != kind:
+		f.wrong(path[0].At, fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[1].Value))), "there is no kind %s", source.Quoted(path[0].Value))
 	case len(path) == 1:
 		f.wrong(e.Range(), kind+".NAME", "which %s?", kind)
 	case len(path) > 2:
-		f.wrong(path[2].at, fmt.Sprintf("did you mean %s?", refer(kind, path[1].value)), "%s refers to a %s, not to something in it", name, kind)
+		f.wrong(path[2].At, fmt.Sprintf("did you mean %s?", refer(kind, path[1].Value)), "%s refers to a %s, not to something in it", name, kind)
 	default:
 		return f.resolve(kind, path[1])
 	}
 	return "", false
 }
 
-func (f fields) resolve(kind string, it item) (string, bool) {
-	if f.d.names[kind][it.value] != nil {
-		return it.value, true
+func (f fields) resolve(kind string, it source.Item) (string, bool) {
+	if f.d.names[kind][it.Value] != nil {
+		return it.Value, true
 	}
 	if f.d.partial {
 		return "", false
 	}
-	suggestion := f.d.similar(it.value, f.d.lists[kind], nil, `"`)
+	suggestion := f.d.similar(it.Value, f.d.lists[kind], nil, `"`)
 	if suggestion == "" && len(f.d.lists[kind]) == 0 {
-		suggestion = fmt.Sprintf("%s %q { ... } declares it", kind, it.value)
+		suggestion = fmt.Sprintf("%s %q { ... } declares it", kind, it.Value)
 	}
-	f.wrong(it.at, suggestion, "there is no %s %s", kind, quoted(it.value))
+	f.wrong(it.At, suggestion, "there is no %s %s", kind, source.Quoted(it.Value))
 	return "", false
 }
 
 // nearest is the name of that kind closest to what was written.
 func (d *decoder) nearest(kind, written string) string {
-	if len(d.list) < maxShown {
-		if best := closest(written, d.lists[kind], nil); best != "" {
+	if !d.Crowded() {
+		if best := source.Closest(written, d.lists[kind], nil); best != "" {
 			return best
 		}
 	}
-	if wrongName(written) != "" {
+	if source.WrongName(written) != "" {
 		return "NAME"
 	}
 	return written

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -22,7 +23,7 @@ func fleetKind() kind {
 func (d *decoder) fleetBlock(b *block) {
 	f := d.fields(b, fleetKind())
 	if d.home != nil {
-		d.mistake(b.at, "one file describes one fleet", "%s: the fleet is described at %s already, as %s", b, place(d.home.at), d.home)
+		d.Mistake(b.at, "one file describes one fleet", "%s: the fleet is described at %s already, as %s", b, source.Place(d.home.at), d.home)
 	}
 	ranges := f.meshRanges()
 	operators := f.operators()
@@ -35,7 +36,7 @@ func (d *decoder) fleetBlock(b *block) {
 		return
 	}
 	d.home, d.ranges = b, ranges
-	d.fleet.Name, d.fleet.Domain, d.fleet.Operators = fleet.Name(b.name), domain.value, operators
+	d.fleet.Name, d.fleet.Domain, d.fleet.Operators = fleet.Name(b.name), domain.Value, operators
 	if portOK {
 		d.fleet.Port = uint16(port)
 	}
@@ -48,14 +49,14 @@ func (d *decoder) fleetBlock(b *block) {
 	}
 }
 
-func (f fields) domain(it item) {
-	why := wrongDomain(it.value)
+func (f fields) domain(it source.Item) {
+	why := wrongDomain(it.Value)
 	if why == "" {
 		return
 	}
 	suggestion := ""
-	if better := betterDomain(it.value); better != "" {
+	if better := betterDomain(it.Value); better != "" {
 		suggestion = fmt.Sprintf("did you mean %q?", better)
 	}
-	f.wrong(it.at, suggestion, "domain %s: %s", quoted(it.value), why)
+	f.wrong(it.At, suggestion, "domain %s: %s", source.Quoted(it.Value), why)
 }

@@ -13,7 +13,7 @@ func (d *decoder) judge() {
 	}
 	if len(d.blocks["node"]) == 0 {
 		if !d.home.broken {
-			d.mistake(d.home.at, `node "name" { site = site.NAME }`, "%s: there is no node", d.home)
+			d.Mistake(d.home.at, `node "name" { site = site.NAME }`, "%s: there is no node", d.home)
 		}
 		return
 	}
@@ -38,7 +38,7 @@ func (d *decoder) judgeRoom() {
 		}
 		room := 1<<(32-r.prefix.Bits()) - 2 // all but the network's own and the broadcast address
 		if nodes := len(d.blocks["node"]); nodes > room {
-			d.mistake(r.at, fmt.Sprintf("as in %q", exampleV4), "%s: %s has room for %d nodes, and there are %d", d.home, r.prefix, room, nodes)
+			d.Mistake(r.at, fmt.Sprintf("as in %q", exampleV4), "%s: %s has room for %d nodes, and there are %d", d.home, r.prefix, room, nodes)
 		}
 	}
 }
@@ -137,7 +137,7 @@ func (d *decoder) judgeLines(roles map[fleet.NodeName]fleet.Roles) {
 	for _, n := range d.fleet.Nodes {
 		s, p := d.sites[n.Site], d.places[n.Name]
 		if s.NAT == fleet.NoNAT && len(n.Public) == 0 && s.IPv6 && !roles[n.Name].Hub {
-			d.warn(p.b.at, `public = ["ADDRESS"] here, or nat = "nat" at the site`,
+			d.Warn(p.b.at, `public = ["ADDRESS"] here, or nat = "nat" at the site`,
 				"%s: without NAT at site %q and without a public address it has no IPv4", p.b, s.Name)
 		}
 	}
@@ -149,7 +149,7 @@ func (d *decoder) noHub(refused fleet.NodeName) {
 		p.wrong(p.at("hub"), "remove this line", why)
 		return
 	}
-	d.mistake(d.home.at, `give one node a public address: public = ["ADDRESS"]`, "%s: %s", d.home, why)
+	d.Mistake(d.home.at, `give one node a public address: public = ["ADDRESS"]`, "%s: %s", d.home, why)
 }
 
 // judgeServers reports a control plane whose votes can be split.

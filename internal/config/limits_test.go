@@ -7,16 +7,19 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
+	"github.com/moggyfleet/moggy/internal/config/source/sourcetest"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/term"
 )
 
+const operatorKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+
 func TestExamplesAndTemplatePass(t *testing.T) {
-	op := &fleet.Operator{Name: "nico", Key: hostKeyLine + ` a "quoted" ${comment}`}
+	op := &fleet.Operator{Name: "nico", Key: operatorKey + ` a "quoted" ${comment}`}
 	texts := map[string][]byte{
 		"template":                  Template("cats", op),
 		"template without operator": Template("cats", nil),
@@ -30,7 +33,7 @@ func TestExamplesAndTemplatePass(t *testing.T) {
 	}
 	for name, text := range texts {
 		t.Run(name, func(t *testing.T) {
-			_, diags := Parse([]Source{{"fleet.hcl", text}})
+			_, diags := Parse([]source.Text{{Name: "fleet.hcl", Content: text}})
 			var b strings.Builder
 			if err := diags.Write(&b, term.NewPalette(false)); err != nil {
 				t.Fatal(err)
@@ -38,7 +41,7 @@ func TestExamplesAndTemplatePass(t *testing.T) {
 			if b.Len() > 0 {
 				t.Errorf("said of it:\n%s", &b)
 			}
-			formatted, diags := Format(Source{"fleet.hcl", text})
+			formatted, diags := Format(source.Text{Name: "fleet.hcl", Content: text})
 			if len(diags) > 0 || !bytes.Equal(formatted, text) {
 				t.Errorf("moggy fmt makes of it %v:\n%s", diags, formatted)
 			}
@@ -51,7 +54,7 @@ func TestReferenceFleetRoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, _ := Parse([]Source{{"fleet.hcl", text}})
+	f, _ := Parse([]source.Text{{Name: "fleet.hcl", Content: text}})
 	if f == nil {
 		t.Fatal("no fleet")
 	}
@@ -75,12 +78,12 @@ func TestReferenceFleetRoles(t *testing.T) {
 // that must be right too.
 func TestTemplateComments(t *testing.T) {
 	offered := regexp.MustCompile(`(?m)^( *)# (( *[a-z0-9]+ += |(site|node) "|\}).*)$`)
-	op := &fleet.Operator{Name: "nico", Key: hostKeyLine}
+	op := &fleet.Operator{Name: "nico", Key: operatorKey}
 	text := offered.ReplaceAll(Template("cats", op), []byte("$1$2"))
 	if n := bytes.Count(text, []byte("node \"")); n != 2 {
 		t.Fatalf("%d nodes in\n%s", n, text)
 	}
-	_, diags := Parse([]Source{{"fleet.hcl", text}})
+	_, diags := Parse([]source.Text{{Name: "fleet.hcl", Content: text}})
 	// The roles it shows are all refused, which a fleet cannot do.
 	var left []string
 	for _, d := range diags {
@@ -95,54 +98,15 @@ func TestTemplateComments(t *testing.T) {
 	}
 }
 
-// garbage is what a file may hold that is none of ours, size bytes of each.
-func garbage(size int) map[string][]byte {
-	fill := func(s string) []byte { return bytes.Repeat([]byte(s), size/len(s)) }
-	random := make([]byte, size)
-	state := uint32(1)
-	for i := range random {
-		state = state*1664525 + 1013904223 // Numerical Recipes' generator
-		random[i] = ' ' + byte(state>>24)%95
-		if state>>20%80 == 0 {
-			random[i] = '\n'
-		}
-	}
-	return map[string][]byte{
-		"random": random, "braces": fill("{"), "brackets": fill("[\n"), "quotes": fill("\""), "words": fill("a "),
-		"lines": fill("a\n"), "blocks": fill("a \"b\" {}\n"), "open blocks": fill("node \"b\" {\n"), "nodes": fill("node \"b\" {}\n"),
-		"attributes": fill("a = 1\n"), "comment": append([]byte("/*"), fill("x")[2:]...), "heredoc": append([]byte("a = <<E\n"), fill("x\n")[8:]...),
-		"conflicts": fill("<<<<<<< a\n=======\n>>>>>>> b\n"), "keys": fill("-----BEGIN PRIVATE KEY-----\n"), "half keys": fill("AGE-SECRET-KEY-"),
-		"minus": append([]byte("a = "), fill("-")[4:]...), "newlines": fill("\n"), "escapes": fill("\\"), "template": fill("${\""),
-		"zeros": make([]byte, size), "latin1": fill("k\xe4tzchen\n"), "question marks": append([]byte("a = 1"), fill("?1")[5:]...),
-	}
-}
-
-// TestGarbageAnswersSoon holds 10 MB to a second: of a twentieth, a twentieth.
-// The machine may be busy, and the race detector is slow.
 func TestGarbageAnswersSoon(t *testing.T) {
-	const part, slack = 20, 20
-	for name, content := range garbage(MaxSize / part) {
-		t.Run(name, func(t *testing.T) {
-			start := time.Now()
-			_, fleetDiags := Parse([]Source{{"fleet.hcl", content}})
-			_, lockDiags := ParseLock(Source{"fleet.lock.hcl", content})
-			if writeAll(t, fleetDiags) == 0 || writeAll(t, lockDiags) == 0 {
-				t.Error("no mistake in it")
-			}
-			took := time.Since(start) / 2
-			t.Logf("took %v", took)
-			if took > slack*time.Second/part {
-				t.Errorf("took %v", took)
-			}
-		})
-	}
+	sourcetest.AnswersSoon(t, diagsOf)
 }
 
 func BenchmarkGarbage(b *testing.B) {
-	for name, content := range garbage(MaxSize) {
+	for name, content := range sourcetest.Garbage(source.MaxSize) {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if _, diags := Parse([]Source{{"fleet.hcl", content}}); diags.Mistakes() == 0 {
+				if _, diags := Parse([]source.Text{{Name: "fleet.hcl", Content: content}}); diags.Mistakes() == 0 {
 					b.Fatal("no mistake in it")
 				}
 			}
@@ -150,20 +114,8 @@ func BenchmarkGarbage(b *testing.B) {
 	}
 }
 
-func writeAll(t *testing.T, d Diagnostics) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := d.Write(&b, term.NewPalette(true)); err != nil {
-		t.Fatal(err)
-	}
-	if b.Len() > 200_000 {
-		t.Errorf("prints %d bytes", b.Len())
-	}
-	return d.Mistakes()
-}
-
 func TestSizeLimit(t *testing.T) {
-	_, diags := Parse([]Source{{"fleet.hcl", bytes.Repeat([]byte("#"), MaxSize+1)}})
+	_, diags := Parse([]source.Text{{Name: "fleet.hcl", Content: bytes.Repeat([]byte("#"), source.MaxSize+1)}})
 	if len(diags) == 0 || !strings.Contains(diags[0].Message, "larger than 10 MB") {
 		t.Errorf("got %v", diags)
 	}
@@ -178,25 +130,12 @@ func manyNodes(n int) []byte {
 	return []byte(b.String())
 }
 
-func manyLocked(n int) *fleet.Lock {
-	l := sampleLock()
-	v4, v6 := l.Mesh.V4.Addr(), l.Mesh.V6.Addr()
-	for i := range n {
-		v4, v6 = v4.Next(), v6.Next()
-		l.Nodes = append(l.Nodes, fleet.NodeLock{
-			Name: fleet.NodeName(fmt.Sprintf("node-%06d", i)), V4: v4, V6: v6, MeshKey: fleet.Key{byte(i), byte(i >> 8), 1},
-			HostKeys: []string{hostKeyLine}, Arch: "amd64", Generation: 3,
-		})
-	}
-	return l
-}
-
 func benchmarkParse(b *testing.B, n int) {
-	src := Source{"fleet.hcl", manyNodes(n)}
+	src := source.Text{Name: "fleet.hcl", Content: manyNodes(n)}
 	b.ReportAllocs()
 	b.SetBytes(int64(len(src.Content)))
 	for b.Loop() {
-		if f, _ := Parse([]Source{src}); f == nil || len(f.Nodes) != n {
+		if f, _ := Parse([]source.Text{src}); f == nil || len(f.Nodes) != n {
 			b.Fatal("mistakes")
 		}
 	}
@@ -205,37 +144,3 @@ func benchmarkParse(b *testing.B, n int) {
 func BenchmarkParse100(b *testing.B)   { benchmarkParse(b, 100) }
 func BenchmarkParse1000(b *testing.B)  { benchmarkParse(b, 1000) }
 func BenchmarkParse10000(b *testing.B) { benchmarkParse(b, 10000) }
-
-func benchmarkParseLock(b *testing.B, n int) {
-	text, err := NewLock("fleet.lock.hcl").Update(manyLocked(n))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		if l, _ := ParseLock(Source{"fleet.lock.hcl", text}); l == nil || len(l.nodes) != n {
-			b.Fatal("mistakes")
-		}
-	}
-}
-
-func BenchmarkParseLock100(b *testing.B)   { benchmarkParseLock(b, 100) }
-func BenchmarkParseLock1000(b *testing.B)  { benchmarkParseLock(b, 1000) }
-func BenchmarkParseLock10000(b *testing.B) { benchmarkParseLock(b, 10000) }
-
-// BenchmarkUpdateLock10000 confirms one node of many.
-func BenchmarkUpdateLock10000(b *testing.B) {
-	l := NewLock("fleet.lock.hcl")
-	lock := manyLocked(10000)
-	if _, err := l.Update(lock); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		lock.Nodes[5000].Generation++
-		if _, err := l.Update(lock); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/moggyfleet/moggy/internal/config/source"
 )
 
 // meshRange is one of the mesh's ranges, as the file says it.
@@ -37,18 +39,18 @@ func (f fields) meshRanges() []meshRange {
 		for _, other := range out {
 			switch {
 			case p == other.prefix:
-				f.wrong(it.at, "remove it", "%s is listed twice", p)
+				f.wrong(it.At, "remove it", "%s is listed twice", p)
 			case p.Overlaps(other.prefix):
-				f.wrong(it.at, "remove one of them", "%s overlaps %s", p, other.prefix)
+				f.wrong(it.At, "remove one of them", "%s overlaps %s", p, other.prefix)
 			case p.Addr().Is4() == other.prefix.Addr().Is4():
-				f.wrong(it.at, "remove one of them", "a second %s range: the mesh has %s already", family(p.Addr()), other.prefix)
+				f.wrong(it.At, "remove one of them", "a second %s range: the mesh has %s already", family(p.Addr()), other.prefix)
 			default:
 				continue
 			}
 			clash = true
 		}
 		if !clash {
-			out = append(out, meshRange{p, it.at})
+			out = append(out, meshRange{p, it.At})
 		}
 	}
 	return out
@@ -61,11 +63,11 @@ func family(a netip.Addr) string {
 	return "IPv6"
 }
 
-func (f fields) meshRange(it item) (netip.Prefix, bool) {
-	p, err := netip.ParsePrefix(it.value)
+func (f fields) meshRange(it source.Item) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(it.Value)
 	if err != nil {
 		suggestion := fmt.Sprintf("as in %q", exampleV4)
-		if a, err := netip.ParseAddr(it.value); err == nil {
+		if a, err := netip.ParseAddr(it.Value); err == nil {
 			bits := 16
 			if a.Is6() {
 				suggestion, bits = fmt.Sprintf("as in %q", exampleV6), minBits6
@@ -73,23 +75,23 @@ func (f fields) meshRange(it item) (netip.Prefix, bool) {
 			if p, err := a.Prefix(bits); err == nil {
 				suggestion = fmt.Sprintf("did you mean %q?", p)
 			}
-			f.wrong(it.at, suggestion, "%s is one address, not a range", a)
+			f.wrong(it.At, suggestion, "%s is one address, not a range", a)
 			return p, false
 		}
-		if strings.Contains(it.value, ":") {
+		if strings.Contains(it.Value, ":") {
 			suggestion = fmt.Sprintf("as in %q", exampleV6)
 		}
-		f.wrong(it.at, suggestion, "%s is no address range", quoted(it.value))
+		f.wrong(it.At, suggestion, "%s is no address range", source.Quoted(it.Value))
 		return p, false
 	}
 	if p != p.Masked() {
-		f.wrong(it.at, fmt.Sprintf("did you mean %q?", p.Masked()), "%s is an address in the range %s", p, p.Masked())
+		f.wrong(it.At, fmt.Sprintf("did you mean %q?", p.Masked()), "%s is an address in the range %s", p, p.Masked())
 		return p, false
 	}
 	if p.Addr().Is4() {
-		return p, f.meshV4(p, it.at)
+		return p, f.meshV4(p, it.At)
 	}
-	return p, f.meshV6(p, it.at)
+	return p, f.meshV6(p, it.At)
 }
 
 func (f fields) meshV4(p netip.Prefix, at hcl.Range) bool {
@@ -121,7 +123,7 @@ func (f fields) meshWarnings(p netip.Prefix, at hcl.Range) {
 		{"10.0.0.0/24", "home routers and clouds"},
 	} {
 		if c := netip.MustParsePrefix(common.prefix); p.Overlaps(c) {
-			f.d.warn(at, fmt.Sprintf("for example %q", exampleV4), "%s: %s holds %s, which %s use: a node there cannot tell them apart",
+			f.d.Warn(at, fmt.Sprintf("for example %q", exampleV4), "%s: %s holds %s, which %s use: a node there cannot tell them apart",
 				f.b, p, c, common.whose)
 			return
 		}
@@ -152,7 +154,7 @@ func covers(outer, p netip.Prefix) bool {
 func (f fields) outsideMesh(a netip.Addr, at hcl.Range) {
 	for _, r := range f.d.ranges {
 		if r.prefix.Contains(a.Unmap()) {
-			f.wrong(at, "give the address it has without the mesh", "%s is in the mesh's range %s (%s)", a, r.prefix, place(r.at))
+			f.wrong(at, "give the address it has without the mesh", "%s is in the mesh's range %s (%s)", a, r.prefix, source.Place(r.at))
 		}
 	}
 }

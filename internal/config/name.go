@@ -5,10 +5,9 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-)
 
-// maxLabel is the longest DNS label (RFC 1035, section 2.3.4).
-const maxLabel = 63
+	"github.com/moggyfleet/moggy/internal/config/source"
+)
 
 // Label makes a DNS label of s, as a name in fleet.hcl must be one, or "" if
 // nothing of s can stand in one.
@@ -23,61 +22,32 @@ func Label(s string) string {
 		}
 	}
 	name := strings.TrimLeft(b.String(), "-0123456789")
-	if len(name) > maxLabel {
-		name = name[:maxLabel]
+	if len(name) > source.MaxLabel {
+		name = name[:source.MaxLabel]
 	}
 	return strings.TrimRight(name, "-")
 }
 
 // lossless is Label where nothing but dashes would be dropped, or "".
 func lossless(s string) string {
-	if strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-_. ") != "" || s == "" || len(s) > maxLabel || s[0] >= '0' && s[0] <= '9' {
+	if strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789-_. ") != "" || s == "" || len(s) > source.MaxLabel || s[0] >= '0' && s[0] <= '9' {
 		return ""
 	}
 	return Label(s)
 }
 
-// wrongName says why a name is no DNS label in the form of RFC 1035, section
-// 2.3.1, or "". The later RFC 1123 allows a digit in front, but site.2nd would
-// be no reference in HCL.
-func wrongName(name string) string {
-	switch {
-	case name == "":
-		return "it is empty"
-	case len(name) > maxLabel:
-		return "it is longer than 63 characters"
-	case name == "localhost":
-		return "every machine calls itself that"
-	}
-	for i := range len(name) {
-		c := name[i]
-		letter, digit := c >= 'a' && c <= 'z', c >= '0' && c <= '9'
-		switch {
-		case c >= 'A' && c <= 'Z':
-			return "it has an upper-case letter"
-		case !letter && !digit && c != '-':
-			return "a name has only a-z, 0-9 and -"
-		case i == 0 && !letter:
-			return "it does not start with a letter"
-		case i == len(name)-1 && c == '-':
-			return "it ends with a dash"
-		}
-	}
-	return ""
-}
-
 // checkName reports a name that is no DNS label.
 func (d *decoder) checkName(at hcl.Range, subject, name string) {
-	why := wrongName(name)
+	why := source.WrongName(name)
 	if why == "" {
 		return
 	}
 	suggestion := ""
 	// Only what loses no letter: "müller" is not "mller".
-	if better := lossless(name); wrongName(better) == "" {
+	if better := lossless(name); source.WrongName(better) == "" {
 		suggestion = fmt.Sprintf("did you mean %q?", better)
 	}
-	d.mistake(at, suggestion, "%s: no DNS label: %s", subject, why)
+	d.Mistake(at, suggestion, "%s: no DNS label: %s", subject, why)
 }
 
 // wrongDomain says why s is no domain name, or "". Labels of a domain may
@@ -99,7 +69,7 @@ func wrongDomain(s string) string {
 		switch {
 		case label == "":
 			return "it has an empty label"
-		case len(label) > maxLabel:
+		case len(label) > source.MaxLabel:
 			return "it has a label of more than 63 characters"
 		case strings.HasPrefix(label, "-"), strings.HasSuffix(label, "-"):
 			return "a label starts or ends with a dash"

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -31,7 +32,7 @@ func systems() []string {
 // nodePlaces are where a node's mistakes about the whole fleet are shown.
 type nodePlaces struct {
 	fields
-	public []item
+	public []source.Item
 }
 
 func (d *decoder) node(b *block) {
@@ -67,8 +68,8 @@ func (d *decoder) node(b *block) {
 	d.doubt.hubs = d.doubt.hubs || f.has("hub") && n.Hub == nil
 	d.doubt.servers = d.doubt.servers || f.has("server") && n.Server == nil
 	for i, a := range n.Public {
-		f.publicAt(d.sites[n.Site], a, places.public[i].at)
-		d.claim(b, a, places.public[i].at)
+		f.publicAt(d.sites[n.Site], a, places.public[i].At)
+		d.claim(b, a, places.public[i].At)
 	}
 	if d.names["node"][b.name] != b {
 		return
@@ -96,9 +97,9 @@ func (d *decoder) claim(b *block, a netip.Addr, at hcl.Range) {
 	case !taken:
 		d.claims[a] = claim{b, at}
 	case first.block == b:
-		d.mistake(at, "remove it", "%s: %s is listed twice", b, a)
+		d.Mistake(at, "remove it", "%s: %s is listed twice", b, a)
 	default:
-		d.mistake(at, "", "%s: %s is the address of %s already (%s)", b, a, first.block, place(first.at))
+		d.Mistake(at, "", "%s: %s is the address of %s already (%s)", b, a, first.block, source.Place(first.at))
 	}
 }
 

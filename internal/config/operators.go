@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -26,9 +27,9 @@ func (f fields) operators() []fleet.Operator {
 	if a == nil {
 		return nil
 	}
-	object, ok := bare(a.Expr).(*hclsyntax.ObjectConsExpr)
+	object, ok := source.Bare(a.Expr).(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		_, is := literal(a.Expr)
+		_, is := source.Literal(a.Expr)
 		f.wrong(a.Expr.Range(), exampleOperators, "operators is a map from names to keys, not %s", is)
 		return nil
 	}
@@ -41,21 +42,21 @@ func (f fields) operators() []fleet.Operator {
 			continue
 		}
 		if first, twice := names[name]; twice {
-			f.wrong(at, "", "operator %s: there is one already at %s", quoted(name), place(first))
+			f.wrong(at, "", "operator %s: there is one already at %s", source.Quoted(name), source.Place(first))
 		}
 		names[name] = at
-		it, ok := f.textOf("operator "+quoted(name)+": a key is a text", entry.ValueExpr)
+		it, ok := f.textOf("operator "+source.Quoted(name)+": a key is a text", entry.ValueExpr)
 		if !ok {
 			continue
 		}
-		key, why, suggestion := authorizedKey(it.value)
+		key, why, suggestion := authorizedKey(it.Value)
 		if why != "" {
-			f.wrong(it.at, suggestion, "operator %s: %s", quoted(name), why)
+			f.wrong(it.At, suggestion, "operator %s: %s", source.Quoted(name), why)
 			continue
 		}
 		blob := strings.Join(strings.Fields(key)[:2], " ")
 		if other := keys[blob]; other != "" {
-			f.wrong(it.at, "", "operator %s: this is the key of %s already", quoted(name), quoted(other))
+			f.wrong(it.At, "", "operator %s: this is the key of %s already", source.Quoted(name), source.Quoted(other))
 			continue
 		}
 		keys[blob] = name
@@ -72,14 +73,14 @@ func (f fields) operatorName(e hclsyntax.Expression) (string, bool) {
 		return "", false
 	}
 	name := hcl.ExprAsKeyword(key.Wrapped)
-	if v, is := literal(key.Wrapped); is == isText {
+	if v, is := source.Literal(key.Wrapped); is == source.IsText {
 		name = v.AsString()
 	}
 	if name == "" {
 		f.wrong(e.Range(), exampleOperators, "an operator's name is a word")
 		return "", false
 	}
-	f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %s", f.b, quoted(name)), name)
+	f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %s", f.b, source.Quoted(name)), name)
 	return name, true
 }
 
@@ -87,7 +88,7 @@ func (f fields) operatorName(e hclsyntax.Expression) (string, bool) {
 // it anew: nothing else can hide in the line.
 func authorizedKey(s string) (key, why, suggestion string) {
 	const advice = "a line as in ~/.ssh/id_ed25519.pub"
-	if start, _ := nextPrivateKey([]byte(s)); start >= 0 {
+	if start, _ := source.PrivateKey([]byte(s)); start >= 0 {
 		return "", "a private key", advice
 	}
 	pub, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(s))
@@ -110,7 +111,7 @@ func authorizedKey(s string) (key, why, suggestion string) {
 		return "", "DSA keys are too weak (OpenSSH takes none any more)", "ssh-keygen -t ed25519 makes a strong one"
 	}
 	key = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(pub)))
-	if comment = strings.TrimSpace(printable(strings.ReplaceAll(comment, "\t", " "))); comment != "" {
+	if comment = strings.TrimSpace(source.Printable(strings.ReplaceAll(comment, "\t", " "))); comment != "" {
 		key += " " + comment
 	}
 	return key, "", ""

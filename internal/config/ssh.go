@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -15,16 +16,16 @@ const (
 
 // ssh reads "[user@][host][:port]". The host may be left out where the node
 // has a public address.
-func (f fields) ssh(it item, public bool) fleet.SSH {
+func (f fields) ssh(it source.Item, public bool) fleet.SSH {
 	out := fleet.SSH{User: defaultUser, Port: defaultSSHPort}
-	rest := it.value
+	rest := it.Value
 	if trimmed, ok := strings.CutPrefix(rest, "ssh://"); ok {
-		f.wrong(it.at, `did you mean "`+trimmed+`"?`, "ssh is no URL, but [user@]host[:port]")
+		f.wrong(it.At, `did you mean "`+trimmed+`"?`, "ssh is no URL, but [user@]host[:port]")
 		return out
 	}
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		if out.User = rest[:i]; !userName(out.User) {
-			f.wrong(it.at, "", "%s is no user name", quoted(out.User))
+			f.wrong(it.At, "", "%s is no user name", source.Quoted(out.User))
 		}
 		rest = rest[i+1:]
 	}
@@ -32,28 +33,28 @@ func (f fields) ssh(it item, public bool) fleet.SSH {
 	if !ok {
 		suggestion := ""
 		if a, err := netip.ParseAddr(rest); err == nil && a.Is6() {
-			suggestion = `an IPv6 address stands in brackets: "` + strings.TrimSuffix(it.value, rest) + "[" + rest + `]"`
+			suggestion = `an IPv6 address stands in brackets: "` + strings.TrimSuffix(it.Value, rest) + "[" + rest + `]"`
 		}
-		f.wrong(it.at, suggestion, "%s is not [user@]host[:port]", quoted(it.value))
+		f.wrong(it.At, suggestion, "%s is not [user@]host[:port]", source.Quoted(it.Value))
 		return out
 	}
 	if port != "" {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
-			f.wrong(it.at, "", "%s is no port: a number from 1 to 65535", quoted(port))
+			f.wrong(it.At, "", "%s is no port: a number from 1 to 65535", source.Quoted(port))
 		}
 		out.Port = uint16(n)
 	}
 	switch {
 	case host == "" && !public:
-		f.wrong(it.at, "[user@]host[:port]", "no host: it may be left out only where the node has a public address")
+		f.wrong(it.At, "[user@]host[:port]", "no host: it may be left out only where the node has a public address")
 	case host != "" && !hostName(host):
-		f.wrong(it.at, "", "%s is no host: an address or a DNS name", quoted(host))
+		f.wrong(it.At, "", "%s is no host: an address or a DNS name", source.Quoted(host))
 	default:
 		out.Host = host
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		f.outsideMesh(a, it.at)
+		f.outsideMesh(a, it.At)
 	}
 	return out
 }
@@ -91,7 +92,7 @@ func hostName(s string) bool {
 		return false
 	}
 	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
-		ok := label != "" && len(label) <= maxLabel && !strings.HasPrefix(label, "-") &&
+		ok := label != "" && len(label) <= source.MaxLabel && !strings.HasPrefix(label, "-") &&
 			strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 		if !ok {
 			return false

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -16,7 +17,7 @@ func Template(name fleet.Name, op *fleet.Operator) []byte {
   #   me = "ssh-ed25519 AAAA... me@laptop"
   # }`
 	if op != nil {
-		operators = fmt.Sprintf("  operators = {\n    %s = %s\n  }", op.Name, quote(op.Key))
+		operators = fmt.Sprintf("  operators = {\n    %s = %s\n  }", op.Name, source.QuoteHCL(op.Key))
 	}
 	return []byte(strings.NewReplacer("NAME", string(name), "OPERATORS", operators).Replace(template))
 }

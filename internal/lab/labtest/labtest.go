@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/config"
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/lab"
 )
@@ -30,7 +31,7 @@ func Need(tb testing.TB) {
 // Fleet reads a fleet's file.
 func Fleet(tb testing.TB, hcl string) *fleet.Fleet {
 	tb.Helper()
-	f, diags := config.Parse([]config.Source{{Name: "fleet.hcl", Content: []byte(hcl)}})
+	f, diags := config.Parse([]source.Text{{Name: "fleet.hcl", Content: []byte(hcl)}})
 	if f == nil {
 		tb.Fatal(diags)
 	}

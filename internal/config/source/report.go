@@ -1,4 +1,4 @@
-package config
+package source
 
 import (
 	"cmp"
@@ -9,10 +9,11 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// report collects diagnostics while the sources are read.
-type report struct {
-	texts []*text
-	index map[string]*text // by name; of two with one name, the first
+// Report collects diagnostics while texts are read.
+type Report struct {
+	// Texts are what is read, in order.
+	Texts []*Text
+	index map[string]*Text // by name; of two with one name, the first
 	list  Diagnostics
 	// unread are the lines, by source and number, that HCL could not make
 	// sense of: what else seems wrong in them is a consequence.
@@ -24,28 +25,43 @@ type lineOf struct {
 	line int
 }
 
-func newReport(sources []Source) *report {
-	r := &report{index: make(map[string]*text), unread: make(map[lineOf]bool)}
-	for i, s := range sources {
-		t := &text{Source: s, number: i}
-		r.texts = append(r.texts, t)
-		if r.index[s.Name] == nil {
-			r.index[s.Name] = t
+// NewReport returns a report that shows its diagnostics in these texts.
+func NewReport(texts []Text) *Report {
+	r := &Report{index: make(map[string]*Text), unread: make(map[lineOf]bool)}
+	for i, t := range texts {
+		t := &Text{Name: t.Name, Content: t.Content, number: i}
+		r.Texts = append(r.Texts, t)
+		if r.index[t.Name] == nil {
+			r.index[t.Name] = t
 		}
 	}
 	return r
 }
 
-// full says that so much is wrong that reading on helps nobody.
-func (r *report) full() bool { return len(r.list) >= maxKept }
+// Len is how many diagnostics there are so far.
+func (r *Report) Len() int { return len(r.list) }
 
-// mistake reports an error at a place. The suggestion may be "".
-func (r *report) mistake(at hcl.Range, suggestion, format string, args ...any) {
+// Crowded says that there are more than are shown to a reader: what costs much
+// to find is left out then.
+func (r *Report) Crowded() bool { return len(r.list) >= maxShown }
+
+// Forget drops what was reported since there were n diagnostics: all of it is a
+// consequence of what is reported next, in whatever line.
+func (r *Report) Forget(n int) {
+	r.list = r.list[:n]
+	clear(r.unread)
+}
+
+// full says that so much is wrong that reading on helps nobody.
+func (r *Report) full() bool { return len(r.list) >= maxKept }
+
+// Mistake reports an error at a place. The suggestion may be "".
+func (r *Report) Mistake(at hcl.Range, suggestion, format string, args ...any) {
 	r.add(Error, at, suggestion, fmt.Sprintf(format, args...))
 }
 
 // syntax reports the first thing HCL could not read in a line.
-func (r *report) syntax(at hcl.Range, suggestion, message string) {
+func (r *Report) syntax(at hcl.Range, suggestion, message string) {
 	r.add(Error, at, suggestion, message)
 	if !strings.Contains(message, neverClosed) { // then the line itself is fine
 		r.unread[lineOf{at.Filename, at.Start.Line}] = true
@@ -54,7 +70,7 @@ func (r *report) syntax(at hcl.Range, suggestion, message string) {
 
 // secret reports a place where a private key stands. What else is wrong there
 // is left out: it could show a part of the key.
-func (r *report) secret(at hcl.Range, suggestion, message string) {
+func (r *Report) secret(at hcl.Range, suggestion, message string) {
 	d := diagnostic(Error, at, suggestion, message)
 	if t := r.index[at.Filename]; t != nil {
 		d.file = t.number
@@ -62,12 +78,12 @@ func (r *report) secret(at hcl.Range, suggestion, message string) {
 	r.list = append(r.list, d)
 }
 
-// warn reports what is worth a thought and stops nothing.
-func (r *report) warn(at hcl.Range, suggestion, format string, args ...any) {
+// Warn reports what is worth a thought and stops nothing.
+func (r *Report) Warn(at hcl.Range, suggestion, format string, args ...any) {
 	r.add(Warning, at, suggestion, fmt.Sprintf(format, args...))
 }
 
-func (r *report) add(s Severity, at hcl.Range, suggestion, message string) {
+func (r *Report) add(s Severity, at hcl.Range, suggestion, message string) {
 	if r.full() || r.unread[lineOf{at.Filename, at.Start.Line}] {
 		return
 	}
@@ -84,7 +100,7 @@ func (r *report) add(s Severity, at hcl.Range, suggestion, message string) {
 
 func diagnostic(s Severity, at hcl.Range, suggestion, message string) Diagnostic {
 	d := Diagnostic{
-		Severity: s, File: at.Filename, Message: printable(message), Suggestion: printable(suggestion),
+		Severity: s, File: at.Filename, Message: Printable(message), Suggestion: Printable(suggestion),
 		Line: max(1, at.Start.Line), Column: max(1, at.Start.Column),
 		EndLine: at.End.Line, EndColumn: at.End.Column,
 	}
@@ -95,8 +111,8 @@ func diagnostic(s Severity, at hcl.Range, suggestion, message string) Diagnostic
 	return d
 }
 
-// finish returns the diagnostics in order, each once.
-func (r *report) finish() Diagnostics {
+// Finish returns the diagnostics in order, each once.
+func (r *Report) Finish() Diagnostics {
 	slices.SortStableFunc(r.list, func(a, b Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Column, b.Column), strings.Compare(string(a.Severity), string(b.Severity)))
@@ -104,18 +120,4 @@ func (r *report) finish() Diagnostics {
 	return slices.CompactFunc(r.list, func(a, b Diagnostic) bool {
 		return a.file == b.file && a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
 	})
-}
-
-// quoted is a text of the file for use inside a message.
-func quoted(s string) string {
-	const most = 60
-	if runes := []rune(s); len(runes) > most {
-		s = string(runes[:most-3]) + "..."
-	}
-	return fmt.Sprintf("%q", s)
-}
-
-// place is a range's start for use inside a message.
-func place(at hcl.Range) string {
-	return fmt.Sprintf("%s:%d:%d", at.Filename, at.Start.Line, at.Start.Column)
 }

@@ -1,4 +1,4 @@
-package config
+package source
 
 import (
 	"encoding/json"
@@ -40,7 +40,7 @@ type Diagnostic struct {
 	snippet snippet
 }
 
-// Diagnostics are in the order of the sources, then of lines and columns.
+// Diagnostics are in the order of the texts, then of lines and columns.
 type Diagnostics []Diagnostic
 
 const (
@@ -90,7 +90,7 @@ func (ds Diagnostics) Write(w io.Writer, p term.Palette) error {
 }
 
 func (d Diagnostic) write(b *strings.Builder, p term.Palette) {
-	place := fmt.Sprintf("%s:%d:%d:", printable(d.File), d.Line, d.Column)
+	place := fmt.Sprintf("%s:%d:%d:", Printable(d.File), d.Line, d.Column)
 	message, mark := d.Message, p.Bad
 	if d.Severity == Warning {
 		message, mark = "warning: "+message, p.Change

@@ -1,20 +1,23 @@
-package config
+package source
 
 import (
 	"fmt"
 	"strings"
 )
 
-// didYouMean suggests the candidate that is closest to what was written, or
-// nothing where none is close. aliases are words people use for a candidate.
-func didYouMean(written string, candidates []string, aliases map[string]string, quote string) string {
-	if best := closest(written, candidates, aliases); best != "" {
+// DidYouMean suggests the candidate that is closest to what was written, or
+// nothing where none is close. aliases are words people use for a candidate;
+// quote is put on both sides of it.
+func DidYouMean(written string, candidates []string, aliases map[string]string, quote string) string {
+	if best := Closest(written, candidates, aliases); best != "" {
 		return fmt.Sprintf("did you mean %s%s%s?", quote, best, quote)
 	}
 	return ""
 }
 
-func closest(written string, candidates []string, aliases map[string]string) string {
+// Closest is the candidate that is closest to what was written, or "" where
+// none is close.
+func Closest(written string, candidates []string, aliases map[string]string) string {
 	folded := strings.ToLower(written)
 	if a := aliases[folded]; a != "" {
 		return a

@@ -1,4 +1,4 @@
-package config
+package source
 
 import (
 	"bytes"
@@ -13,44 +13,45 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// body is a parsed part of a text.
-type body struct {
+// Body is a parsed part of a text.
+type Body struct {
 	*hclsyntax.Body
-	broken bool // with a syntax mistake: what seems missing may be there
-	open   bool // with brackets that are not closed
+	Broken bool // with a syntax mistake: what seems missing may be there
+	Open   bool // with brackets that are not closed
 }
 
-// start is where the body's last block starts, or the body.
-func (b body) start() hcl.Range {
+// Start is where the body's last block starts, or the body.
+func (b Body) Start() hcl.Range {
 	if n := len(b.Blocks); n > 0 {
 		return b.Blocks[n-1].DefRange()
 	}
 	return hcl.Range{Filename: b.SrcRange.Filename, Start: b.SrcRange.Start, End: b.SrcRange.Start}
 }
 
-// parse reads a text block by block and reports its syntax mistakes. kinds are
-// the block types that stand at its top; each says whether to go on. What
-// short takes is not parsed. It returns whether the text was read to its end.
-func (t *text) parse(r *report, kinds []string, short func(chunk) bool, each func(body) bool) bool {
+// Parse reads a text block by block and reports its syntax mistakes. kinds are
+// the block types that stand at its top. Each block is given to each, which says
+// whether to go on; but what short takes is not parsed. short may be nil. Parse
+// returns whether the text was read to its end.
+func (t *Text) Parse(r *Report, kinds []string, short func(Chunk) bool, each func(Body) bool) bool {
 	s := newSplitter(t.Content, kinds)
 	for c, ok := s.next(); ok && !r.full(); c, ok = s.next() {
 		if c.deep >= 0 {
 			at := hcl.Range{Filename: t.Name, Start: c.pos(c.deep), End: c.pos(c.deep + 1)}
-			r.mistake(at, "", "brackets are nested more than %d deep", maxNesting)
+			r.Mistake(at, "", "brackets are nested more than %d deep", maxNesting)
 			continue
 		}
 		if c.large {
-			r.mistake(hcl.Range{Filename: t.Name, Start: c.start, End: c.start}, "start each block at the beginning of a line",
+			r.Mistake(hcl.Range{Filename: t.Name, Start: c.Start, End: c.Start}, "start each block at the beginning of a line",
 				"no block ends within %d kB of here", maxChunk>>10)
 			return false
 		}
 		if short != nil && short(c) {
 			continue
 		}
-		file, diags := hclsyntax.ParseConfig(c.text, t.Name, c.start)
+		file, diags := hclsyntax.ParseConfig(c.Text, t.Name, c.Start)
 		t.translate(r, diags, kinds)
 		parsed, ok := file.Body.(*hclsyntax.Body)
-		if ok && !each(body{parsed, diags.HasErrors(), c.open && diags.HasErrors()}) {
+		if ok && !each(Body{parsed, diags.HasErrors(), c.open && diags.HasErrors()}) {
 			return false
 		}
 	}
@@ -58,7 +59,7 @@ func (t *text) parse(r *report, kinds []string, short func(chunk) bool, each fun
 }
 
 // translate reports what HCL says of one chunk, in moggy's words.
-func (t *text) translate(r *report, diags hcl.Diagnostics, kinds []string) {
+func (t *Text) translate(r *Report, diags hcl.Diagnostics, kinds []string) {
 	for _, d := range diags {
 		if d.Summary == "Invalid multi-line string" && d.Subject != nil {
 			// All that follows an open quote is read inside out: the rest of
@@ -78,7 +79,7 @@ func (t *text) translate(r *report, diags hcl.Diagnostics, kinds []string) {
 }
 
 // openQuote is the range from a line's last quote to its end.
-func (t *text) openQuote(newline hcl.Range) hcl.Range {
+func (t *Text) openQuote(newline hcl.Range) hcl.Range {
 	end := newline.Start.Byte
 	from := bytes.LastIndexByte(t.Content[:end], '\n') + 1
 	if i := bytes.LastIndexByte(t.Content[from:end], '"'); i >= 0 {
@@ -95,7 +96,7 @@ const neverClosed = "never closed"
 var redefined = regexp.MustCompile(`^The argument "([^"]*)" was already set at .*:(\d+),[^:]*\. `)
 
 // reword says in moggy's words what HCL found wrong, and what to write.
-func (t *text) reword(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message, suggestion string) {
+func (t *Text) reword(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message, suggestion string) {
 	has := func(s string) bool { return strings.Contains(d.Detail, s) }
 	switch d.Summary {
 	case "Attribute redefined":
@@ -147,7 +148,7 @@ func (t *text) reword(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message,
 	return plain(d), ""
 }
 
-func (t *text) rewordBlock(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message, suggestion string) {
+func (t *Text) rewordBlock(d *hcl.Diagnostic, at hcl.Range, kinds []string) (message, suggestion string) {
 	switch {
 	case strings.Contains(d.Detail, "equals sign"):
 		return "a block has no = before its brace", "remove the ="

@@ -1,4 +1,4 @@
-package config
+package lock
 
 import (
 	"net/netip"
@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -16,14 +17,14 @@ const hostKeyLine = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLs
 
 func sampleNode(name fleet.NodeName, i byte) fleet.NodeLock {
 	return fleet.NodeLock{
-		Name: name, V4: netip.AddrFrom4([4]byte{10, 77, 0, i}), V6: netip.MustParsePrefix(exampleV6).Addr().Next(),
+		Name: name, V4: netip.AddrFrom4([4]byte{10, 77, 0, i}), V6: netip.MustParsePrefix("fd7a:6d6f:6767::/48").Addr().Next(),
 		MeshKey: fleet.Key{1, i}, HostKeys: []string{hostKeyLine}, Arch: "amd64", Generation: int(i),
 	}
 }
 
 func sampleLock(names ...fleet.NodeName) *fleet.Lock {
-	l := &fleet.Lock{Version: LockVersion, Fleet: "cats", Generation: 42, Mesh: fleet.Ranges{
-		V4: netip.MustParsePrefix(exampleV4), V6: netip.MustParsePrefix(exampleV6),
+	l := &fleet.Lock{Version: Version, Fleet: "cats", Generation: 42, Mesh: fleet.Ranges{
+		V4: netip.MustParsePrefix("10.77.0.0/16"), V6: netip.MustParsePrefix("fd7a:6d6f:6767::/48"),
 	}}
 	v6 := l.Mesh.V6.Addr()
 	for i, name := range names {
@@ -35,23 +36,23 @@ func sampleLock(names ...fleet.NodeName) *fleet.Lock {
 	return l
 }
 
-// lockEqual compares locks by what their values mean.
+// lockDiff compares locks by what their values mean.
 func lockDiff(want, got *fleet.Lock) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
 }
 
-func parseLock(t *testing.T, text string) *LockFile {
+func parseLock(t *testing.T, text string) *File {
 	t.Helper()
-	l, diags := ParseLock(Source{"fleet.lock.hcl", []byte(text)})
+	l, diags := Parse(source.Text{Name: "fleet.lock.hcl", Content: []byte(text)})
 	if len(diags) > 0 {
 		t.Fatalf("mistakes in\n%s\n%v", text, diags)
 	}
 	return l
 }
 
-func rewrite(t *testing.T, l *LockFile, lock *fleet.Lock) string {
+func rewrite(t *testing.T, l *File, lock *fleet.Lock) string {
 	t.Helper()
 	text, err := l.Update(lock)
 	if err != nil {
@@ -69,7 +70,7 @@ func rewrite(t *testing.T, l *LockFile, lock *fleet.Lock) string {
 func TestLockIsWrittenAsFormatted(t *testing.T) {
 	lock := sampleLock("bianco", "cosmo")
 	lock.Put(fleet.NodeLock{Name: "new"})
-	text := rewrite(t, NewLock("fleet.lock.hcl"), lock)
+	text := rewrite(t, New("fleet.lock.hcl"), lock)
 	if diff := cmp.Diff(string(hclwrite.Format([]byte(text))), text); diff != "" {
 		t.Errorf("moggy fmt would change it (-formatted +written):\n%s", diff)
 	}
@@ -188,8 +189,8 @@ func TestLockInTheMinimalFile(t *testing.T) {
 
 func TestLockGrowsAsItWasWritten(t *testing.T) {
 	// However a lock came about, the same nodes give the same text.
-	want := rewrite(t, NewLock("fleet.lock.hcl"), sampleLock("ari", "bianco", "cosmo"))
-	l := NewLock("fleet.lock.hcl")
+	want := rewrite(t, New("fleet.lock.hcl"), sampleLock("ari", "bianco", "cosmo"))
+	l := New("fleet.lock.hcl")
 	rewrite(t, l, sampleLock())
 	full := sampleLock("ari", "bianco", "cosmo")
 	for _, name := range []fleet.NodeName{"cosmo", "ari", "bianco"} {
@@ -232,7 +233,7 @@ func TestLockOfAnotherFleet(t *testing.T) {
 	if len(diags) != 1 || diags[0].Message != want || diags[0].Line != 3 {
 		t.Errorf("got %+v", diags)
 	}
-	if diags := NewLock("x").Check(&fleet.Fleet{Name: "dogs"}); len(diags) > 0 {
+	if diags := New("x").Check(&fleet.Fleet{Name: "dogs"}); len(diags) > 0 {
 		t.Errorf("of a new lock: %v", diags)
 	}
 }

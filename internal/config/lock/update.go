@@ -1,4 +1,4 @@
-package config
+package lock
 
 import (
 	"bytes"
@@ -8,16 +8,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
 // Update changes the file's text so that it says lock, and returns it. What is
 // not understood, comments, and the order stay byte for byte; a node that is
 // new goes to its place in the alphabet, so that two branches that each add
-// one rarely conflict. It fails where the lock is one that ParseLock refuses,
+// one rarely conflict. It fails where the lock is one that Parse refuses,
 // and changes nothing then.
-func (l *LockFile) Update(lock *fleet.Lock) ([]byte, error) {
-	text := l.source.Content
+func (l *File) Update(lock *fleet.Lock) ([]byte, error) {
+	text := l.text.Content
 	if len(text) == 0 {
 		text = fresh(lock)
 	} else {
@@ -25,10 +26,10 @@ func (l *LockFile) Update(lock *fleet.Lock) ([]byte, error) {
 		l.edit(e, lock)
 		text = e.apply()
 	}
-	next, diags := ParseLock(Source{l.source.Name, text})
+	next, diags := Parse(source.Text{Name: l.text.Name, Content: text})
 	if diags.Mistakes() > 0 {
 		d := diags[0]
-		return nil, fmt.Errorf("%s: not written: %s", l.source.Name, d.Message)
+		return nil, fmt.Errorf("%s: not written: %s", l.text.Name, d.Message)
 	}
 	*l = *next
 	return slices.Clone(text), nil
@@ -37,8 +38,8 @@ func (l *LockFile) Update(lock *fleet.Lock) ([]byte, error) {
 // fresh is the text of a lock's first version.
 func fresh(lock *fleet.Lock) []byte {
 	var b strings.Builder
-	b.WriteString(lockHeader)
-	fmt.Fprintf(&b, "version    = %d\nfleet      = %q\ngeneration = %d\n", LockVersion, lock.Fleet, lock.Generation)
+	b.WriteString(header)
+	fmt.Fprintf(&b, "version    = %d\nfleet      = %q\ngeneration = %d\n", Version, lock.Fleet, lock.Generation)
 	b.WriteString("\n" + meshText(lock.Mesh) + "\n")
 	for _, n := range lock.Nodes {
 		b.WriteString("\n" + nodeText(n) + "\n")
@@ -73,14 +74,14 @@ func nodeAttributes(n fleet.NodeLock) []attribute {
 	var keys strings.Builder
 	keys.WriteString("[\n")
 	for _, k := range n.HostKeys {
-		fmt.Fprintf(&keys, "    %s,\n", quote(k))
+		fmt.Fprintf(&keys, "    %s,\n", source.QuoteHCL(k))
 	}
 	keys.WriteString("  ]")
 	return []attribute{
 		{"v4", addrText(n.V4)},
 		{"v6", addrText(n.V6)},
-		{"mesh_key", quote(n.MeshKey.String())},
-		{"arch", quote(n.Arch)},
+		{"mesh_key", source.QuoteHCL(n.MeshKey.String())},
+		{"arch", source.QuoteHCL(n.Arch)},
 		{"generation", fmt.Sprint(n.Generation)},
 		{"host_keys", keys.String()},
 	}
@@ -90,47 +91,21 @@ func addrText(a netip.Addr) string {
 	if !a.IsValid() {
 		return `""`
 	}
-	return quote(a.String())
+	return source.QuoteHCL(a.String())
 }
 
 func prefixText(p netip.Prefix) string {
 	if !p.IsValid() {
 		return `""`
 	}
-	return quote(p.String())
-}
-
-// quote writes a text as HCL does.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for i, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case (r == '$' || r == '%') && strings.HasPrefix(s[i+1:], "{"):
-			b.WriteRune(r)
-			b.WriteRune(r)
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == '\r':
-			b.WriteString(`\r`)
-		case r == '\t':
-			b.WriteString(`\t`)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
+	return source.QuoteHCL(p.String())
 }
 
 // edit collects what must change.
-func (l *LockFile) edit(e *edits, lock *fleet.Lock) {
+func (l *File) edit(e *edits, lock *fleet.Lock) {
 	old := l.lock
-	e.top(l.top, "version", fmt.Sprint(LockVersion), old.Version != LockVersion)
-	e.top(l.top, "fleet", quote(string(lock.Fleet)), old.Fleet != lock.Fleet)
+	e.top(l.top, "version", fmt.Sprint(Version), old.Version != Version)
+	e.top(l.top, "fleet", source.QuoteHCL(string(lock.Fleet)), old.Fleet != lock.Fleet)
 	e.top(l.top, "generation", fmt.Sprint(lock.Generation), old.Generation != lock.Generation)
 	switch {
 	case old.Mesh == lock.Mesh:
@@ -141,7 +116,7 @@ func (l *LockFile) edit(e *edits, lock *fleet.Lock) {
 			[]attribute{{"v4", prefixText(old.Mesh.V4)}, {"v6", prefixText(old.Mesh.V6)}})
 	}
 	known := make(map[fleet.NodeName]bool, len(l.nodes))
-	var kept []lockBlock
+	var kept []block
 	for _, b := range l.nodes {
 		i, ok := slices.BinarySearchFunc(lock.Nodes, b.name, byName)
 		if !ok {
@@ -157,7 +132,7 @@ func (l *LockFile) edit(e *edits, lock *fleet.Lock) {
 		if known[n.Name] {
 			continue
 		}
-		i, _ := slices.BinarySearchFunc(after, n.Name, func(b lockBlock, want fleet.NodeName) int { return cmp.Compare(b.name, want) })
+		i, _ := slices.BinarySearchFunc(after, n.Name, func(b block, want fleet.NodeName) int { return cmp.Compare(b.name, want) })
 		at := len(e.old)
 		if i < len(after) {
 			at = e.withComment(after[i].whole.start)
@@ -170,8 +145,8 @@ func byName(n fleet.NodeLock, want fleet.NodeName) int { return cmp.Compare(n.Na
 
 // sortedBlocks are the blocks that stand in the order of the alphabet, seen
 // from the start: a new one goes before the first that is greater.
-func sortedBlocks(blocks []lockBlock) []lockBlock {
-	var out []lockBlock
+func sortedBlocks(blocks []block) []block {
+	var out []block
 	for _, b := range blocks {
 		if len(out) == 0 || out[len(out)-1].name < b.name {
 			out = append(out, b)
@@ -204,7 +179,7 @@ func (e *edits) top(have map[string]span, name, value string, changed bool) {
 }
 
 // set changes those attributes of a block whose value is another now.
-func (e *edits) set(b lockBlock, now, old []attribute) {
+func (e *edits) set(b block, now, old []attribute) {
 	var missing []attribute
 	for i, a := range now {
 		have, ok := b.attrs[a.name]

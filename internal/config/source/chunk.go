@@ -1,4 +1,4 @@
-package config
+package source
 
 import (
 	"bytes"
@@ -9,13 +9,15 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// chunk is a part of a text that is parsed by itself: one top-level block,
+// Chunk is a part of a text that is parsed by itself: one top-level block,
 // with what stands before it. So a brace that is missing in one block hides
 // nothing of the next, and a file of garbage is given up early.
-type chunk struct {
-	start hcl.Pos
-	text  []byte
-	deep  int  // offset in text where brackets nest too deep, or -1
+type Chunk struct {
+	// Start is where it stands in the file, and Text what stands there.
+	Start hcl.Pos
+	Text  []byte
+
+	deep  int  // offset in Text where brackets nest too deep, or -1
 	open  bool // its brackets are not closed
 	large bool // so large that nothing of it or behind it is read
 }
@@ -51,12 +53,12 @@ func newSplitter(src []byte, kinds []string) *splitter {
 }
 
 // next returns the next chunk, and false after the last.
-func (s *splitter) next() (chunk, bool) {
+func (s *splitter) next() (Chunk, bool) {
 	if s.at >= len(s.src) {
-		return chunk{}, false
+		return Chunk{}, false
 	}
 	from := s.at
-	c := chunk{start: hcl.Pos{Line: s.line, Column: 1, Byte: from}, deep: -1}
+	c := Chunk{Start: hcl.Pos{Line: s.line, Column: 1, Byte: from}, deep: -1}
 	s.depth, s.deep = 0, -1
 	for begun := false; s.at < len(s.src); {
 		if !s.inside && s.until == nil {
@@ -69,10 +71,10 @@ func (s *splitter) next() (chunk, bool) {
 		s.scanLine()
 		if s.at-from > maxChunk { // garbage, most likely: the rest is not read
 			s.at = len(s.src)
-			return chunk{start: c.start, deep: -1, large: true}, true
+			return Chunk{Start: c.Start, deep: -1, large: true}, true
 		}
 	}
-	c.text, c.open = s.src[from:s.at], s.depth > 0
+	c.Text, c.open = s.src[from:s.at], s.depth > 0
 	if s.deep >= 0 {
 		c.deep = s.deep - from
 	}
@@ -164,12 +166,12 @@ func (s *splitter) scanLine() {
 }
 
 // pos is the position of an offset in the chunk.
-func (c chunk) pos(offset int) hcl.Pos {
-	head := c.text[:offset]
+func (c Chunk) pos(offset int) hcl.Pos {
+	head := c.Text[:offset]
 	from := bytes.LastIndexByte(head, '\n') + 1
 	return hcl.Pos{
-		Line:   c.start.Line + bytes.Count(head, []byte("\n")),
+		Line:   c.Start.Line + bytes.Count(head, []byte("\n")),
 		Column: utf8.RuneCount(head[from:]) + 1,
-		Byte:   c.start.Byte + offset,
+		Byte:   c.Start.Byte + offset,
 	}
 }

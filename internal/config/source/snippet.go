@@ -1,4 +1,4 @@
-package config
+package source
 
 import (
 	"bytes"
@@ -38,9 +38,9 @@ func show(content []byte, at hcl.Range) (string, snippet) {
 		to = start + i
 	}
 	end = min(end, to)
-	left := []rune(printable(string(content[from:start])))
-	marked := []rune(printable(string(content[start:end])))
-	right := []rune(printable(strings.TrimSuffix(string(content[end:to]), "\r")))
+	left := []rune(Printable(string(content[from:start])))
+	marked := []rune(Printable(string(content[start:end])))
+	right := []rune(Printable(strings.TrimSuffix(string(content[end:to]), "\r")))
 	if len(left)+len(marked)+len(right) > maxLine {
 		left, marked, right = cut(left, marked, right)
 	}
@@ -67,8 +67,8 @@ func cut(left, marked, right []rune) (l, m, r []rune) {
 	return left, marked, right
 }
 
-// printable replaces what would act on a terminal instead of being shown.
-func printable(s string) string {
+// Printable replaces what would act on a terminal instead of being shown.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' {
 			return r

@@ -1,4 +1,4 @@
-package config
+package source
 
 import (
 	"bytes"
@@ -9,28 +9,34 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// text is a source while it is read.
-type text struct {
-	Source
-	number int
+// MaxSize is the largest file that is read, in bytes. A fleet of 10,000 nodes
+// takes about a tenth of it.
+const MaxSize = 10 << 20
+
+// Text is one file's content, under the name its mistakes are reported with.
+type Text struct {
+	Name    string
+	Content []byte
+
+	number int // of the texts in a report
 	// secrets are the spans, in bytes, that hold a private key: they are never
 	// shown.
 	secrets [][2]int
 }
 
-// span is the range of the bytes from start to end. It walks the text, so it
+// Span is the range of the bytes from start to end. It walks the text, so it
 // is for the few places that HCL has not given a range for.
-func (t *text) span(start, end int) hcl.Range {
+func (t *Text) Span(start, end int) hcl.Range {
 	return hcl.Range{Filename: t.Name, Start: t.pos(start), End: t.pos(end)}
 }
 
-func (t *text) pos(offset int) hcl.Pos {
+func (t *Text) pos(offset int) hcl.Pos {
 	head := t.Content[:offset]
 	from := bytes.LastIndexByte(head, '\n') + 1
 	return hcl.Pos{Line: bytes.Count(head, []byte("\n")) + 1, Column: utf8.RuneCount(head[from:]) + 1, Byte: offset}
 }
 
-func (t *text) secret(at hcl.Range) bool {
+func (t *Text) secret(at hcl.Range) bool {
 	if len(t.secrets) > maxMarks {
 		return true
 	}
@@ -42,34 +48,34 @@ func (t *text) secret(at hcl.Range) bool {
 	return false
 }
 
-// readable reports what makes the text no HCL at all, as one mistake, and says
+// Readable reports what makes the text no HCL at all, as one mistake, and says
 // whether it is worth parsing.
-func (t *text) readable(r *report) bool {
+func (t *Text) Readable(r *Report) bool {
 	c := t.Content
 	switch {
 	case len(bytes.TrimSpace(c)) == 0:
 		suggestion := "moggy init writes one to start from"
 		if t.isLock() {
-			suggestion = restore(t.Name)
+			suggestion = Restore(t.Name)
 		}
-		r.mistake(t.span(0, 0), suggestion, "the file is empty")
+		r.Mistake(t.Span(0, 0), suggestion, "the file is empty")
 		return false
 	case len(c) > MaxSize:
-		r.mistake(t.span(0, 0), "", "the file is larger than %d MB", MaxSize>>20)
+		r.Mistake(t.Span(0, 0), "", "the file is larger than %d MB", MaxSize>>20)
 		return false
 	case bytes.HasPrefix(c, []byte{0xff, 0xfe}), bytes.HasPrefix(c, []byte{0xfe, 0xff}):
-		r.mistake(t.span(0, 0), "save it as UTF-8", "the file is in UTF-16, not in UTF-8")
+		r.Mistake(t.Span(0, 0), "save it as UTF-8", "the file is in UTF-16, not in UTF-8")
 		return false
 	case bytes.HasPrefix(c, []byte("\xef\xbb\xbf")):
-		r.mistake(t.span(0, 0), "save it without one", "the file starts with a byte order mark")
+		r.Mistake(t.Span(0, 0), "save it without one", "the file starts with a byte order mark")
 		return false
 	}
 	if i := invalidUTF8(c); i >= 0 {
-		r.mistake(t.span(i, i), "save it as UTF-8", "byte 0x%02x is not valid UTF-8", c[i])
+		r.Mistake(t.Span(i, i), "save it as UTF-8", "byte 0x%02x is not valid UTF-8", c[i])
 		return false
 	}
 	if i := bytes.IndexByte(c, 0); i >= 0 {
-		r.mistake(t.span(i, i), "", "a NUL byte: this is a binary file")
+		r.Mistake(t.Span(i, i), "", "a NUL byte: this is a binary file")
 		return false
 	}
 	t.findSecrets(r)
@@ -101,8 +107,9 @@ func privateKeyMarks() []string {
 	return []string{"PRIVATE KEY-----", "PuTTY-User-Key-File-", "b3BlbnNzaC1rZXktdjE", ageMark}
 }
 
-// nextPrivateKey is the range of the first such mark, or -1.
-func nextPrivateKey(b []byte) (start, end int) {
+// PrivateKey is where the first mark of a private key stands in b, in bytes from
+// start to end. Where there is none, start is -1.
+func PrivateKey(b []byte) (start, end int) {
 	start = -1
 	for _, mark := range privateKeyMarks() {
 		if i := bytes.Index(b, []byte(mark)); i >= 0 && (start < 0 || i < start) {
@@ -124,9 +131,9 @@ const maxKey = 16 << 10
 
 // findSecrets reports the private keys in the text and remembers where they
 // are, before anything else could print them.
-func (t *text) findSecrets(r *report) {
+func (t *Text) findSecrets(r *Report) {
 	for at := 0; at < len(t.Content); {
-		from, to := nextPrivateKey(t.Content[at:])
+		from, to := PrivateKey(t.Content[at:])
 		if from < 0 {
 			return
 		}
@@ -156,13 +163,13 @@ func (t *text) findSecrets(r *report) {
 		if t.isLock() {
 			suggestion = "remove it, and make a new key: this one may have been seen"
 		}
-		r.secret(t.span(start, start), suggestion, "a private key stands here; this file holds no secrets")
+		r.secret(t.Span(start, start), suggestion, "a private key stands here; this file holds no secrets")
 		at = end
 	}
 }
 
 // conflicts reports what a git merge has left for a person to decide.
-func (t *text) conflicts(r *report) bool {
+func (t *Text) conflicts(r *Report) bool {
 	found := 0
 	for rest, at := t.Content, 0; ; {
 		start := markerAt(rest, "<<<<<<<")
@@ -173,9 +180,9 @@ func (t *text) conflicts(r *report) bool {
 		ours := label(rest[start:])
 		middle := markerAt(rest[start:], "=======")
 		end := markerAt(rest[start:], ">>>>>>>")
-		where := t.span(at+start, at+start+len("<<<<<<<"))
+		where := t.Span(at+start, at+start+len("<<<<<<<"))
 		if middle < 0 || end < middle {
-			r.mistake(where, "take the file from git again and merge once more", "a merge conflict whose end is lost")
+			r.Mistake(where, "take the file from git again and merge once more", "a merge conflict whose end is lost")
 			return true
 		}
 		between, last := t.pos(at+start+middle).Line, t.pos(at+start+end).Line
@@ -183,7 +190,7 @@ func (t *text) conflicts(r *report) bool {
 		if base := markerAt(rest[start:], "|||||||"); base >= 0 && base < middle {
 			oursEnd = t.pos(at + start + base).Line
 		}
-		r.mistake(where, t.conflictAdvice(), "a merge conflict: %s has %s, %s has %s",
+		r.Mistake(where, t.conflictAdvice(), "a merge conflict: %s has %s, %s has %s",
 			ours, lines(where.Start.Line+1, oursEnd-1), label(rest[start+end:]), lines(between+1, last-1))
 		at += start + end + 1
 		rest = t.Content[at:]
@@ -201,17 +208,21 @@ func lines(first, last int) string {
 	return fmt.Sprintf("lines %d to %d", first, last)
 }
 
-func (t *text) conflictAdvice() string {
+func (t *Text) conflictAdvice() string {
 	if t.isLock() {
 		return "keep the node blocks of both sides and the higher generation, then delete the marker lines"
 	}
 	return "keep what is right of both, then delete the marker lines"
 }
 
-// lockSuffix ends the name of a lock.
-const lockSuffix = ".lock.hcl"
+// LockSuffix ends the name of a lock. moggy writes it, so that other advice
+// helps there than in a file a person wrote.
+const LockSuffix = ".lock.hcl"
 
-func (t *text) isLock() bool { return strings.HasSuffix(t.Name, lockSuffix) }
+// Restore is what helps when moggy's own file has lost something.
+func Restore(name string) string { return "take it from git again: git checkout -- " + name }
+
+func (t *Text) isLock() bool { return strings.HasSuffix(t.Name, LockSuffix) }
 
 // markerAt is the offset of the first line that is the conflict marker, or -1.
 func markerAt(b []byte, marker string) int {
