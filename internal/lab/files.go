@@ -6,10 +6,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/lab/machine"
 	"github.com/moggyfleet/moggy/internal/lab/mirror"
 	"github.com/moggyfleet/moggy/internal/lab/topology"
@@ -46,13 +48,9 @@ func (s *session) makeKey() error {
 	return writeFile(s.run("key.pub"), []byte(public))
 }
 
-// files are what makes a machine that one: its name, its host key, its
-// owner's key, and where it gets packages from.
+// files are what makes a machine that one: its name, its host key, its owner's
+// key and account, and where it gets packages from.
 func (s *session) files(place topology.Machine) (map[string]machine.File, error) {
-	owner, err := os.ReadFile(s.run("key.pub"))
-	if err != nil {
-		return nil, err
-	}
 	hostKey, hostPub, err := newKey("root@" + string(place.Node))
 	if err != nil {
 		return nil, err
@@ -65,7 +63,8 @@ func (s *session) files(place topology.Machine) (map[string]machine.File, error)
 	if place.V6.IsValid() {
 		hosts += fmt.Sprintf("%s\t%s\n", s.net.Mirror.V6, mirror.Host)
 	}
-	return map[string]machine.File{
+	node, _ := s.state.Fleet.Node(place.Node)
+	files := map[string]machine.File{
 		"etc/hostname":                     {Text: name + "\n", Mode: 0o644},
 		"etc/hosts":                        {Text: hosts, Mode: 0o644},
 		"etc/machine-id":                   {Text: "", Mode: 0o444},
@@ -73,7 +72,59 @@ func (s *session) files(place topology.Machine) (map[string]machine.File, error)
 		"etc/ssh/ssh_host_ed25519_key":     {Text: string(hostKey), Mode: 0o600},
 		"etc/ssh/ssh_host_ed25519_key.pub": {Text: hostPub, Mode: 0o644},
 		"root/":                            {Mode: 0o700},
-		"root/.ssh/":                       {Mode: 0o700},
-		"root/.ssh/authorized_keys":        {Text: string(owner), Mode: 0o600},
-	}, nil
+	}
+	if port := sshPort(node); port != defaultSSHPort {
+		files["etc/ssh/sshd_config.d/port.conf"] = machine.File{Text: fmt.Sprintf("Port %d\n", port), Mode: 0o644}
+	}
+	return files, s.account(files, sshUser(node))
+}
+
+const defaultSSHPort = 22
+
+func sshPort(n fleet.Node) uint16 {
+	if n.SSH.Port == 0 {
+		return defaultSSHPort
+	}
+	return n.SSH.Port
+}
+
+func sshUser(n fleet.Node) string {
+	if n.SSH.User == "" {
+		return "root"
+	}
+	return n.SSH.User
+}
+
+// account lets the owner in by the user that the fleet's file names: one that
+// may become root without a password, as hosters set them up.
+func (s *session) account(files map[string]machine.File, user string) error {
+	owner, err := os.ReadFile(s.run("key.pub"))
+	if err != nil {
+		return err
+	}
+	home, id := "root", 0
+	if user != "root" {
+		home, id = "home/"+user, 1000
+		for name, line := range map[string]string{
+			"etc/passwd": fmt.Sprintf("%s:x:%d:%d::/%s:/bin/bash\n", user, id, id, home),
+			"etc/group":  fmt.Sprintf("%s:x:%d:\n", user, id),
+			"etc/shadow": fmt.Sprintf("%s:*:19000:0:99999:7:::\n", user),
+		} {
+			path := filepath.Join(s.state.Root, name)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			st, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			files[name] = machine.File{Text: string(text) + line, Mode: st.Mode().Perm()}
+		}
+		files[home+"/"] = machine.File{Mode: 0o755, User: id}
+		files["etc/sudoers.d/owner"] = machine.File{Text: user + " ALL=(ALL) NOPASSWD: ALL\n", Mode: 0o440}
+	}
+	files[home+"/.ssh/"] = machine.File{Mode: 0o700, User: id}
+	files[home+"/.ssh/authorized_keys"] = machine.File{Text: string(owner), Mode: 0o600, User: id}
+	return nil
 }

@@ -64,7 +64,10 @@ node "hub" {
   site   = site.rack
   public = ["198.51.100.11", "2001:db8:c0::11"]
 }
-node "box" { site = site.home }
+node "box" {
+  site = site.home
+  ssh  = "nico@203.0.113.77:2201"
+}
 `
 
 // TestLab puts one lab through everything that leaves it as it was.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +36,42 @@ var (
 	errMissing = errors.New("not installed")
 	errNoTun   = errors.New("this kernel offers no /dev/net/tun, which the mesh needs")
 	errFull    = errors.New("not enough space")
+	errInotify = errors.New("too few inotify instances for systemd in that many machines")
 )
+
+// inotifyPerMachine is how many inotify instances a machine with an agent and
+// a container engine holds; systemd alone has three, logind and D-Bus one
+// each. All machines are root's and share root's limit, 128 by default.
+const inotifyPerMachine = 7
+
+// inotify looks whether the machines can have the inotify instances they need:
+// without, systemd fails in them in ways that are hard to read.
+func inotify(machines int) error {
+	const knob = "fs.inotify.max_user_instances"
+	text, err := os.ReadFile("/proc/sys/fs/inotify/max_user_instances")
+	if err != nil {
+		return nil //nolint:nilerr // a kernel that does not tell has no such limit
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil //nolint:nilerr // likewise
+	}
+	open, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return err
+	}
+	used := 0
+	for _, fd := range open {
+		if to, err := os.Readlink(fd); err == nil && to == "anon_inode:inotify" {
+			used++
+		}
+	}
+	if need := machines * inotifyPerMachine; used+need > limit {
+		return hint.Wrap(fmt.Errorf("%w: %s is %d, %d are in use, %d machines take %d", errInotify, knob, limit, used, machines, need),
+			"sysctl -w %s=%d", knob, max(1024, 2*(used+need)))
+	}
+	return nil
+}
 
 func asRoot() error {
 	if os.Geteuid() != 0 {
@@ -61,6 +98,11 @@ func preflight() error {
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		return hint.Wrap(errNoTun, "modprobe tun; in a container: --device /dev/net/tun")
 	}
+	return room()
+}
+
+// room looks whether there is space for what machines write.
+func room() error {
 	if err := os.MkdirAll(diskDir, 0o700); err != nil {
 		return err
 	}

@@ -247,7 +247,7 @@ func (l *Lab) SSH(ctx context.Context, node fleet.NodeName, argv []string, io St
 		return 0, err
 	}
 	args := []string{
-		"ssh", "-F", "none", "-l", "root",
+		"ssh", "-F", "none", "-l", sshUser(n), "-p", fmt.Sprint(sshPort(n)),
 		"-o", "UserKnownHostsFile=" + known.Name(), "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes",
 		"-o", "HostKeyAlias=" + string(node), "-o", "LogLevel=ERROR", address.String(),
 	}

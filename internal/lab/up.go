@@ -61,7 +61,12 @@ func (l *Lab) Up(ctx context.Context, f *fleet.Fleet, p Progress) (Timing, error
 	}
 	defer s.close()
 	t.Fresh = !s.state.Whole
-	err = s.up(ctx, p, &t)
+	if t.Fresh {
+		err = inotify(len(net.Machines))
+	}
+	if err == nil {
+		err = s.up(ctx, p, &t)
+	}
 	if err != nil && t.Fresh {
 		err = errors.Join(err, s.down(context.WithoutCancel(ctx)))
 	}
@@ -204,7 +209,8 @@ func (s *session) bootOne(ctx context.Context, place topology.Machine, fresh boo
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
-	if err := m.Ready(ctx, dialer(s.full(place.Space))); err != nil {
+	node, _ := s.state.Fleet.Node(place.Node)
+	if err := m.Ready(ctx, sshPort(node), dialer(s.full(place.Space))); err != nil {
 		return err
 	}
 	p.Done(name, fmt.Sprintf("%s, up after %.1f s", place.Host, s.opts.Now().Sub(start).Seconds()))

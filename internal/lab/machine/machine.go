@@ -40,6 +40,7 @@ func (m Machine) Name() string { return shorten("moggy-" + m.Lab + "-" + m.Host)
 type File struct {
 	Text string
 	Mode fs.FileMode
+	User int // number of the user and of the group it belongs to
 }
 
 // Prepare makes the disk, with the files on it (by their path without the
@@ -83,10 +84,13 @@ func lay(root *os.Root, name string, f File) error {
 			return err
 		}
 	}
+	var err error
 	if isDir {
-		return errors.Join(makeDir(root, path), root.Chmod(path, f.Mode))
+		err = makeDir(root, path)
+	} else {
+		err = root.WriteFile(path, []byte(f.Text), f.Mode)
 	}
-	return errors.Join(root.WriteFile(path, []byte(f.Text), f.Mode), root.Chmod(path, f.Mode))
+	return errors.Join(err, root.Lchown(path, f.User, f.User), root.Chmod(path, f.Mode))
 }
 
 func makeDir(root *os.Root, path string) error {
@@ -243,12 +247,12 @@ func (m Machine) refused(err error) error {
 
 var errOff = errors.New("switched itself off while booting")
 
-// Ready waits until the machine's sshd answers.
-func (m Machine) Ready(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) error {
+// Ready waits until the machine's sshd answers on that port.
+func (m Machine) Ready(ctx context.Context, port uint16, dial func(ctx context.Context, network, address string) (net.Conn, error)) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for n := 1; ; n++ {
-		if greets(ctx, dial) {
+		if greets(ctx, port, dial) {
 			return nil
 		}
 		if n%10 == 0 && !m.powered() {
@@ -265,10 +269,10 @@ func (m Machine) Ready(ctx context.Context, dial func(ctx context.Context, netwo
 // hello is how long a connection may take to show that sshd is behind it.
 const hello = 2 * time.Second
 
-func greets(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error)) bool {
+func greets(ctx context.Context, port uint16, dial func(ctx context.Context, network, address string) (net.Conn, error)) bool {
 	ctx, cancel := context.WithTimeout(ctx, hello)
 	defer cancel()
-	c, err := dial(ctx, "tcp4", "127.0.0.1:22")
+	c, err := dial(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return false
 	}

@@ -23,7 +23,7 @@ const suite = "bookworm"
 // first contact is one.
 func include() []string {
 	return []string{
-		"ca-certificates", "curl", "dbus", "iproute2", "iputils-ping", "openssh-server", "systemd", "systemd-sysv",
+		"ca-certificates", "curl", "dbus", "iproute2", "iputils-ping", "openssh-server", "sudo", "systemd", "systemd-sysv",
 	}
 }
 
@@ -36,6 +36,8 @@ func masked() []string {
 		"systemd-modules-load.service", "modprobe@.service",
 		"dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
 		"sys-kernel-config.mount", "sys-fs-fuse-connections.mount",
+		// each of these takes one of the few inotify instances that root has
+		"systemd-ask-password-console.path", "systemd-ask-password-wall.path",
 	}
 }
 

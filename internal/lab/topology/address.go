@@ -51,6 +51,9 @@ func newBook(f *fleet.Fleet) *book {
 		for _, a := range n.Public {
 			b.taken[a] = true
 		}
+		if a, err := netip.ParseAddr(n.SSH.Host); err == nil {
+			b.taken[a] = true
+		}
 	}
 	return b
 }

@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -19,8 +20,12 @@ type site struct {
 	forward  []forward    // public addresses that its router passes on
 }
 
-// forward is a public address of the router's that belongs to one machine.
-type forward struct{ public, inner netip.Addr }
+// forward is a public address of the router's that belongs to one machine, or
+// with a port that TCP port of one.
+type forward struct {
+	public, inner netip.Addr
+	port          uint16
+}
 
 func (s site) translates() bool { return s.NAT != fleet.NoNAT }
 func (s site) carrier() bool    { return s.NAT == fleet.CarrierNAT }
@@ -208,12 +213,26 @@ func (b *builder) site(f *fleet.Fleet, index int, fs fleet.Site) error {
 // siteAddress is the site's public IPv4 address: the first that its router
 // holds for a node, else a fresh one.
 func (b *builder) siteAddress(f *fleet.Fleet, s site) (netip.Addr, error) {
-	if s.NAT == fleet.RouterNAT {
-		for _, n := range f.Nodes {
-			if a, ok := n.PublicV4(); ok && n.Site == s.Name {
-				return a, nil
-			}
+	for _, n := range f.Nodes {
+		if n.Site != s.Name || s.NAT != fleet.RouterNAT {
+			continue
+		}
+		if a, ok := n.PublicV4(); ok {
+			return a, nil
+		}
+		if a, ok := forwarded(s.Site, n); ok {
+			return a, nil
 		}
 	}
 	return b.book.public()
+}
+
+// forwarded is the address of a node's router on which it passes ssh on to the
+// node: one that the file names for ssh and not as the node's own.
+func forwarded(s fleet.Site, n fleet.Node) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(n.SSH.Host)
+	if err != nil || s.NAT != fleet.RouterNAT || !a.Is4() || a.IsPrivate() || slices.Contains(n.Public, a) {
+		return netip.Addr{}, false
+	}
+	return a, true
 }

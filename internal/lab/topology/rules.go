@@ -101,8 +101,15 @@ func (s site) firewall(b *strings.Builder) {
 func (s site) nat(b *strings.Builder, symmetric map[fleet.NodeName]bool) {
 	if len(s.forward) > 0 {
 		b.WriteString("\tchain prerouting {\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n")
+		for _, f := range s.forward { // single ports first: the rest of the address may be another's
+			if f.port != 0 {
+				fmt.Fprintf(b, "\t\tip daddr %s tcp dport %d dnat ip to %s\n", f.public, f.port, f.inner)
+			}
+		}
 		for _, f := range s.forward {
-			fmt.Fprintf(b, "\t\tip daddr %s dnat ip to %s\n", f.public, f.inner)
+			if f.port == 0 {
+				fmt.Fprintf(b, "\t\tip daddr %s dnat ip to %s\n", f.public, f.inner)
+			}
 		}
 		b.WriteString("\t}\n")
 	}
@@ -113,6 +120,9 @@ func (s site) nat(b *strings.Builder, symmetric map[fleet.NodeName]bool) {
 		}
 	}
 	for _, f := range s.forward {
+		if f.port != 0 {
+			continue
+		}
 		fmt.Fprintf(b, "\t\tip saddr %s oifname \"wan\" snat ip to %s\n", f.inner, f.public)
 	}
 	fmt.Fprintf(b, "\t\tip saddr %s oifname \"wan\" masquerade\n", s.lan)

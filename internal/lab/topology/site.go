@@ -2,6 +2,7 @@ package topology
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -21,12 +22,15 @@ func (b *builder) node(s *site, n fleet.Node, number int) {
 		case a.Is6() && !s.IPv6:
 			continue
 		case a.Is4() && s.NAT == fleet.RouterNAT:
-			s.forward = append(s.forward, forward{a, host(s.lan, number)})
+			s.forward = append(s.forward, forward{public: a, inner: host(s.lan, number)})
 		default:
 			own = append(own, a)
 			s.held = append(s.held, a)
 		}
 		m.Outer = append(m.Outer, a)
+	}
+	if a, ok := forwarded(s.Site, n); ok {
+		s.forward = append(s.forward, forward{public: a, inner: host(s.lan, number), port: n.SSH.Port})
 	}
 	b.attach(s, &space, &m.Host, own, number)
 	m.Outer = outer(s, m)
@@ -126,10 +130,8 @@ func (b *builder) router(s *site) {
 		r.Routes = append(r.Routes, Route{Dst: any4, Via: host(netip.PrefixFrom(s.inner, 24), 1), Dev: "wan"})
 	} else {
 		r.Addrs = append(r.Addrs, Addr{"wan", single(s.wan)})
-		for _, f := range s.forward {
-			if f.public != s.wan {
-				r.Addrs = append(r.Addrs, Addr{"wan", single(f.public)})
-			}
+		for _, a := range s.others() {
+			r.Addrs = append(r.Addrs, Addr{"wan", single(a)})
 		}
 		r.Routes = append(r.Routes, Route{Dst: any4, Via: b.upstream, Src: s.wan, Dev: "wan"})
 	}
@@ -170,6 +172,17 @@ func (b *builder) carrierSpace(s *site) {
 	b.net.Spaces = append(b.net.Spaces, c)
 }
 
+// others are the public addresses of the site's router besides its first.
+func (s *site) others() []netip.Addr {
+	var out []netip.Addr
+	for _, f := range s.forward {
+		if f.public != s.wan && !slices.Contains(out, f.public) {
+			out = append(out, f.public)
+		}
+	}
+	return out
+}
+
 // ways are the routes that lead to the site over a device of the one before
 // it: its IPv6 prefix and every public address.
 func (s *site) ways(dev string, fromCarrier bool) []Route {
@@ -183,10 +196,8 @@ func (s *site) ways(dev string, fromCarrier bool) []Route {
 	if s.IPv6 {
 		out = append(out, Route{Dst: s.prefix, Via: customer6, Dev: dev})
 	}
-	for _, f := range s.forward {
-		if f.public != s.wan {
-			out = append(out, Route{Dst: single(f.public), Via: via4, Dev: dev})
-		}
+	for _, a := range s.others() {
+		out = append(out, Route{Dst: single(a), Via: via4, Dev: dev})
 	}
 	for _, a := range s.held {
 		via := via4

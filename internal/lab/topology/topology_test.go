@@ -70,7 +70,8 @@ func odd() *fleet.Fleet {
 		Nodes: []fleet.Node{
 			{Name: "door", Site: "flat", Public: addrs("192.0.2.80", "2001:db8:f000::7")},
 			{Name: "window", Site: "flat", Public: addrs("192.0.2.100")},
-			{Name: "sofa", Site: "flat"},
+			{Name: "sofa", Site: "flat", SSH: fleet.SSH{Host: "192.0.2.101", Port: 2201}},
+			{Name: "chair", Site: "flat", SSH: fleet.SSH{Host: "192.0.2.101", Port: 2202}},
 			{Name: "instance-with-a-very-long-name-1", Site: "a-cloud-with-a-very-long-name"},
 			{Name: "instance-with-a-very-long-name-2", Site: "a-cloud-with-a-very-long-name"},
 			{Name: "hermit", Site: "rack"},
