@@ -16,6 +16,7 @@ const (
 	relayTo   = 20
 	relayAt   = 28 // the stamp
 	relayHops = 38
+	relayKind = 39 // again, where the MAC covers it
 
 	// relayBound is how much of the payload the MAC covers: WireGuard's type,
 	// receiver and counter, so that a captured header fits no other payload.
@@ -47,7 +48,7 @@ func putRelay(key sipKey, b, payload []byte, kind Kind, from, other ID, s Stamp,
 	copy(b[relayFrom:], from[:])
 	copy(b[relayTo:], other[:])
 	s.put(b[relayAt:])
-	b[relayHops], b[relayHops+1] = hops, 0
+	b[relayHops], b[relayKind] = hops, byte(kind)
 	binary.BigEndian.PutUint64(b[relayMAC:], key.sum(b, payload))
 }
 
@@ -91,6 +92,9 @@ func (pair *Pair) OpenRelay(b []byte) (Frame, error) {
 	if !relayValid(pair.in.relay, b) {
 		return Frame{}, ErrMAC
 	}
+	if b[relayKind] != b[3] {
+		return Frame{}, ErrKind
+	}
 	f := Frame{From: ID(b[relayFrom:]), Stamp: stampAt(b[relayAt:]), Hops: b[relayHops]}
 	if Kind(b[3]) == Deliver {
 		f.Hub = pair.Peer
@@ -109,6 +113,9 @@ func (k *Keyring) OpenDeliver(b []byte) (Frame, []byte, error) {
 	hub, err := RelaySender(b)
 	if err != nil {
 		return Frame{}, nil, err
+	}
+	if Classify(b) != Deliver {
+		return Frame{}, nil, ErrKind
 	}
 	pair, ok := k.pairs[hub]
 	if !ok {
