@@ -38,8 +38,7 @@ const format = "2 "
 // lacks, and fetches them first from the Debian mirror at uri if they are not
 // there. It is kept beside the root file system.
 func Ensure(ctx context.Context, root string, uri func(context.Context) string, say func(string)) (string, error) {
-	sum := sha256.Sum256([]byte(format + strings.Join(Packages(), " ")))
-	dir := root + ".packages-" + hex.EncodeToString(sum[:4])
+	dir := place(root)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -62,6 +61,12 @@ func Ensure(ctx context.Context, root string, uri func(context.Context) string, 
 		}
 	}
 	return dir, nil
+}
+
+// place is where the packages for a root file system are kept.
+func place(root string) string {
+	sum := sha256.Sum256([]byte(format + strings.Join(Packages(), " ")))
+	return root + ".packages-" + hex.EncodeToString(sum[:4])
 }
 
 // fetch has apt-get find out what installing the packages into root takes,

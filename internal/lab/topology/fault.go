@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -80,7 +81,7 @@ func (n *Network) Party(name string) (Party, error) {
 // address, behind two NATs, are told apart by neither router; there the
 // sender's router marks their packets (DSCP) and the receiver's looks for it.
 func (n *Network) FaultRules(faults []Fault) (map[string]string, error) {
-	w := &faultWriter{net: n, bridge: map[string][]string{}, inet: map[string][]string{}, line: map[string][]string{}}
+	w := &faultWriter{net: n, port: map[string][]string{}, bridge: map[string][]string{}, inet: map[string][]string{}, line: map[string]int{}}
 	for _, f := range faults {
 		if f.A == f.B {
 			return nil, fmt.Errorf("%s %w", f.A, errSameParty)
@@ -96,34 +97,41 @@ func (n *Network) FaultRules(faults []Fault) (map[string]string, error) {
 	return out, nil
 }
 
+// faultWriter gathers rules by router.
 type faultWriter struct {
-	net                *Network
-	bridge, inet, line map[string][]string // rules by router
-	marks              int
+	net    *Network
+	port   map[string][]string // on the bridge, and between it and the router
+	bridge map[string][]string // on the bridge, from port to port
+	inet   map[string][]string // on what the router passes on
+	line   map[string]int      // the loss of its line to the internet
+	marks  int
 }
 
 func (w *faultWriter) script(router string) string {
 	var b strings.Builder
 	b.WriteString("table bridge faults\ndelete table bridge faults\ntable inet faults\ndelete table inet faults\n")
 	chain := func(name, hook string, rules []string) {
+		if len(rules) == 0 {
+			return
+		}
 		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype filter hook %s; policy accept;\n", name, hook)
 		for _, r := range rules {
 			fmt.Fprintf(&b, "\t\t%s\n", r)
 		}
 		b.WriteString("\t}\n")
 	}
-	if rules := w.bridge[router]; len(rules) > 0 {
+	if port, bridge := w.port[router], w.bridge[router]; len(port)+len(bridge) > 0 {
 		b.WriteString("table bridge faults {\n")
-		for _, hook := range []string{"input", "forward", "output"} {
-			chain(hook, hook+" priority 0", rules)
-		}
+		chain("up", "input priority 0", port)
+		chain("across", "forward priority 0", slices.Concat(port, bridge))
+		chain("down", "output priority 0", port)
 		b.WriteString("}\n")
 	}
-	if len(w.inet[router])+len(w.line[router]) > 0 {
+	if loss := w.line[router]; len(w.inet[router]) > 0 || loss > 0 {
 		b.WriteString("table inet faults {\n")
-		if rules := w.line[router]; len(rules) > 0 {
-			chain("arriving", "prerouting priority raw", rules)
-			chain("leaving", "postrouting priority -100", rules)
+		if loss > 0 {
+			chain("arriving", "prerouting priority raw", []string{"iifname \"wan\" " + drop(loss)})
+			chain("leaving", "postrouting priority -100", []string{"oifname \"wan\" " + drop(loss)})
 		}
 		chain("between", "forward priority -10", w.inet[router])
 		b.WriteString("}\n")
@@ -164,12 +172,10 @@ func (w *faultWriter) all(f Fault) error {
 	case f.A.Node != "":
 		m, _ := w.net.Machine(f.A.Node)
 		r := Router(m.Site)
-		w.bridge[r] = append(w.bridge[r],
+		w.port[r] = append(w.port[r],
 			fmt.Sprintf("iifname %q %s", m.port, drop(f.Loss)), fmt.Sprintf("oifname %q %s", m.port, drop(f.Loss)))
 	case f.A.Site != "":
-		r := Router(f.A.Site)
-		w.line[r] = append(w.line[r],
-			fmt.Sprintf("iifname \"wan\" %s", drop(f.Loss)), fmt.Sprintf("oifname \"wan\" %s", drop(f.Loss)))
+		w.line[Router(f.A.Site)] = f.Loss
 	default:
 		for _, s := range w.net.sites {
 			if err := w.fault(Fault{A: f.A, B: Party{Site: s.Name}, Loss: f.Loss}); err != nil {

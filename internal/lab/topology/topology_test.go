@@ -2,9 +2,12 @@ package topology_test
 
 import (
 	"flag"
+	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -114,5 +117,170 @@ func golden(t *testing.T, name, got string) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestSymmetric(t *testing.T) {
+	n, err := topology.Build(cats())
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "symmetric.txt", n.Rules("site-london", map[fleet.NodeName]bool{"ari": true, "bianco": true}))
+}
+
+func TestFaults(t *testing.T) {
+	f := cats()
+	f.Nodes = append(f.Nodes, fleet.Node{Name: "nube", Site: "madrid"})
+	n, err := topology.Build(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, parties := range map[string][2]string{
+		"node-rack": {"ari", "cosmo"}, "neighbours-home": {"ari", "ziggy"}, "neighbours-rack": {"cosmo", "maco"},
+		"shared": {"ari", "bianco"}, "node-site": {"ari", "nuremberg"}, "site-site": {"london", "madrid"},
+		"node-own-site": {"cosmo", "dusseldorf"}, "line-node": {"ari", ""}, "line-site": {"madrid", ""},
+		"operator": {"operator", "miki"}, "operator-home": {"operator", "ari"}, "shared-site": {"bianco", "london"},
+		"operator-line": {"operator", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault := topology.Fault{A: party(t, n, parties[0]), B: party(t, n, parties[1]), Loss: topology.Whole}
+			turned := topology.Fault{A: fault.B, B: fault.A, Loss: 25}
+			text := render(t, n, []topology.Fault{fault})
+			if parties[1] != "" {
+				text += "\n25 of 1000, seen from the other side\n" + render(t, n, []topology.Fault{turned})
+			}
+			golden(t, "fault-"+name+".txt", text)
+		})
+	}
+}
+
+func party(t *testing.T, n *topology.Network, name string) topology.Party {
+	t.Helper()
+	if name == "" {
+		return topology.Everybody
+	}
+	p, err := n.Party(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// render is the rules of the routers that have any.
+func render(t *testing.T, n *topology.Network, faults []topology.Fault) string {
+	t.Helper()
+	rules, err := n.FaultRules(faults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none, err := n.FaultRules(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ""
+	for _, r := range slices.Sorted(maps.Keys(rules)) {
+		if rules[r] != none[r] {
+			text += r + "\n" + rules[r]
+		}
+	}
+	return text
+}
+
+func TestFaultMistakes(t *testing.T) {
+	n, err := topology.Build(cats())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := n.Party("lodon"); err == nil {
+		t.Errorf("a party that is not there: %v", p)
+	}
+	if p := party(t, n, "operator"); !p.Operator || p.String() != "operator" {
+		t.Errorf("the operator: %+v", p)
+	}
+	ari := party(t, n, "ari")
+	if _, err := n.FaultRules([]topology.Fault{{A: ari, B: ari, Loss: 1}}); err == nil {
+		t.Error("a fault between a node and itself was no error")
+	}
+}
+
+func TestManyMarks(t *testing.T) {
+	f := &fleet.Fleet{Sites: []fleet.Site{
+		{Name: "a", Kind: fleet.Home, NAT: fleet.RouterNAT}, {Name: "b", Kind: fleet.Home, NAT: fleet.RouterNAT},
+	}}
+	for i := range 8 {
+		f.Nodes = append(f.Nodes,
+			fleet.Node{Name: fleet.NodeName(fmt.Sprint("a", i)), Site: "a"}, fleet.Node{Name: fleet.NodeName(fmt.Sprint("b", i)), Site: "b"})
+	}
+	n, err := topology.Build(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var faults []topology.Fault
+	for i := range 8 {
+		for j := range 8 {
+			faults = append(faults, topology.Fault{
+				A: party(t, n, fmt.Sprint("a", i)), B: party(t, n, fmt.Sprint("b", j)), Loss: topology.Whole,
+			})
+		}
+	}
+	if _, err := n.FaultRules(faults[:63]); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.FaultRules(faults); err == nil {
+		t.Error("64 marks fit in six bits, less the zero")
+	}
+}
+
+func TestBuildMistakes(t *testing.T) {
+	many := &fleet.Fleet{}
+	for i := range 200 {
+		many.Sites = append(many.Sites, fleet.Site{Name: fleet.SiteName(fmt.Sprint("s", i)), NAT: fleet.RouterNAT})
+	}
+	crowded := &fleet.Fleet{Sites: []fleet.Site{{Name: "home", NAT: fleet.RouterNAT}}}
+	for i := range 241 {
+		crowded.Nodes = append(crowded.Nodes, fleet.Node{Name: fleet.NodeName(fmt.Sprint("n", i)), Site: "home"})
+	}
+	for name, f := range map[string]*fleet.Fleet{
+		"no such site": {Nodes: []fleet.Node{{Name: "a", Site: "nowhere"}}}, "too many sites": many, "too many nodes": crowded,
+	} {
+		if _, err := topology.Build(f); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestUnique checks, for the goldens' fleets, what a reader of them would
+// miss: no device twice in a space, no long names, no address twice on the
+// internet, every link's spaces there.
+func TestUnique(t *testing.T) {
+	for name, f := range map[string]*fleet.Fleet{"cats": cats(), "one": one(), "odd": odd()} {
+		n, err := topology.Build(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spaces, devices, routes := map[string]bool{}, map[string]bool{}, map[netip.Prefix]bool{}
+		for _, s := range n.Spaces {
+			if spaces[s.Name] {
+				t.Errorf("%s: two spaces %s", name, s.Name)
+			}
+			spaces[s.Name] = true
+			if s.Name != topology.Internet {
+				continue
+			}
+			for _, r := range s.Routes {
+				if routes[r.Dst] {
+					t.Errorf("%s: two ways to %s", name, r.Dst)
+				}
+				routes[r.Dst] = true
+			}
+		}
+		for _, l := range n.Links {
+			for _, e := range []topology.End{l.A, l.B} {
+				if key := e.Space + "/" + e.Dev; devices[key] || len(e.Dev) > 15 || !spaces[e.Space] {
+					t.Errorf("%s: device %s twice, too long, or nowhere", name, key)
+				}
+				devices[e.Space+"/"+e.Dev] = true
+			}
+		}
 	}
 }
