@@ -294,14 +294,27 @@ func (d disk) syncDir(path string) error {
 	return f.Sync()
 }
 
-// sameFileSystem says whether two directories are on one file system; yes, if
-// that cannot be known.
+// sameFileSystem says whether two directories are on one file system, so that
+// one can be linked or renamed into the other; yes, if that cannot be known.
 func (d disk) sameFileSystem(a, b string) bool {
 	var sa, sb unix.Stat_t
 	if unix.Stat(d.real(a), &sa) != nil || unix.Stat(d.real(b), &sb) != nil {
 		return true
 	}
 	return sa.Dev == sb.Dev
+}
+
+// sameMount says whether two directories came with one mount, so that where one
+// can be seen the other can; yes, if that cannot be known. Two mounts may be of
+// one file system. Kernels before 5.8 only tell the latter.
+func (d disk) sameMount(a, b string) bool {
+	var sa, sb unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, d.real(a), 0, unix.STATX_MNT_ID, &sa) != nil ||
+		unix.Statx(unix.AT_FDCWD, d.real(b), 0, unix.STATX_MNT_ID, &sb) != nil ||
+		sa.Mask&sb.Mask&unix.STATX_MNT_ID == 0 {
+		return d.sameFileSystem(a, b)
+	}
+	return sa.Mnt_id == sb.Mnt_id
 }
 
 // owner returns who owns the file.

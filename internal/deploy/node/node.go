@@ -27,9 +27,9 @@
 // large ones (our binary) hard links: an editor that writes through the link
 // spoils that generation's copy alone, and the store can mend it.
 //
-// Unit files are the exception where /var is a file system of its own: systemd
-// reads /etc/systemd/system before it mounts anything (systemctl(1), link), so
-// there they are copies, written right after the switch.
+// Unit files are the exception where /var is mounted by itself: systemd reads
+// /etc/systemd/system before it mounts anything (systemctl(1), link), so there
+// they are copies, written right after the switch.
 package node
 
 import (
@@ -38,6 +38,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -96,7 +97,8 @@ type Node struct {
 	by      string
 	await   time.Duration
 	arch    string
-	// apart says whether our directory is on another file system than /etc.
+	// apart says whether our directory is mounted apart from the unit files', so
+	// that systemd would not see what is in it when it starts.
 	apart func() bool
 	// linkAbove is the size in bytes from which a generation's tree has a second
 	// name of the store's file rather than a copy: nobody edits binaries by hand,
@@ -121,7 +123,7 @@ func New(o Options) *Node {
 	if n.await == 0 {
 		n.await = time.Minute
 	}
-	n.apart = func() bool { return !n.disk.sameFileSystem(Dir, "/etc") }
+	n.apart = func() bool { return !n.disk.sameMount(Dir, protocol.SystemdDir) }
 	return n
 }
 

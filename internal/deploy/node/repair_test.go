@@ -268,9 +268,9 @@ func TestPruneKeepsWhatAnActivationNeeds(t *testing.T) {
 	m.whole(ordinary(1, "a"))
 }
 
-// TestUnitFilesAreCopiesOnTwoFileSystems: systemd reads them before /var is
-// mounted.
-func TestUnitFilesAreCopiesOnTwoFileSystems(t *testing.T) {
+// TestUnitFilesAreCopiesWhereVarIsMounted: systemd reads them before it mounts
+// anything.
+func TestUnitFilesAreCopiesWhereVarIsMounted(t *testing.T) {
 	m := newMachine(t)
 	m.Node.apart = func() bool { return true }
 	const unit = "/etc/systemd/system/moggy-agent.service"

@@ -260,6 +260,7 @@ func TestReadOnlyEtc(t *testing.T) {
 		t.Skip("mounts a file system, which needs root")
 	}
 	m := newMachine(t)
+	m.Node.apart = func() bool { return false } // as if the whole disk were read-only
 	one, two := ordinary(1, "a"), ordinary(2, "b")
 	three := ordinary(3, "b").file("/etc/new.conf", 0o644, "new\n")
 	m.apply(one)
