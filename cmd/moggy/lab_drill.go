@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,20 +88,39 @@ func (l *labFlags) showDrill(d lab.Drill) error {
 	}
 	p := l.palette(l.stdout)
 	t := term.Table{Head: []string{"FAILED", "THE OTHERS' PAIRS", "LONGEST SILENCE", "OF", "BACK AFTER"}}
+	var needed []string
+	var longest lab.Seconds
 	for _, r := range d.Rounds {
 		pairs := p.Good(fmt.Sprintf("all %d kept", r.Pairs))
 		if len(r.Lost) > 0 {
-			pairs = p.Bad(fmt.Sprintf("%d of %d lost, as %s", len(r.Lost), r.Pairs, r.Lost[0]))
+			pairs = p.Bad(fmt.Sprintf("%d of %d lost, such as %s", len(r.Lost), r.Pairs, r.Lost[0]))
+			needed = append(needed, string(r.Node))
 		}
 		silence := "none"
 		if r.Silence > 0 {
-			silence = fmt.Sprintf("%.1f s", time.Duration(r.Silence).Seconds())
+			silence = seconds(r.Silence)
 		}
-		back := fmt.Sprintf("%.1f s", time.Duration(r.Back).Seconds())
+		longest = max(longest, r.Silence)
+		back := seconds(r.Back)
 		if !r.Returned {
 			back = p.Bad("never")
 		}
 		t.Add(string(r.Node), pairs, silence, r.Worst, back)
 	}
-	return t.Write(l.stdout, p)
+	if err := t.Write(l.stdout, p); err != nil {
+		return err
+	}
+	switch {
+	case len(needed) == 1:
+		fmt.Fprintf(l.stdout, "\n%s is one that others cannot do without.\n", needed[0])
+	case len(needed) > 1:
+		fmt.Fprintf(l.stdout, "\n%s are ones that others cannot do without.\n", strings.Join(needed, ", "))
+	case longest == 0:
+		fmt.Fprintf(l.stdout, "\nWhichever one failed, no two others were apart.\n")
+	default:
+		fmt.Fprintf(l.stdout, "\nWhichever one failed, no two others were apart for longer than %s.\n", seconds(longest))
+	}
+	return nil
 }
+
+func seconds(s lab.Seconds) string { return fmt.Sprintf("%.1f s", time.Duration(s).Seconds()) }

@@ -69,8 +69,12 @@ func TestHierarchyHas(t *testing.T) {
 		number, controllers string
 		want                bool
 	}{
-		{two, "0", "", true}, {two, "4", "memory", false}, {cpu, "0", "", false},
-		{cpu, "3", "cpu,cpuacct", true}, {cpu, "3", "cpuset", false}, {named, "1", "name=systemd", true},
+		{two, "0", "", true},
+		{two, "4", "memory", false},
+		{cpu, "0", "", false},
+		{cpu, "3", "cpu,cpuacct", true},
+		{cpu, "3", "cpuset", false},
+		{named, "1", "name=systemd", true},
 	} {
 		if got := c.h.has(c.number, c.controllers); got != c.want {
 			t.Errorf("%+v has %s:%s: %v, want %v", c.h, c.number, c.controllers, got, c.want)
