@@ -74,6 +74,10 @@ func (c *Client) straight(ctx context.Context, node fleet.NodeName) (Route, erro
 		c.mu.Unlock()
 		return r, nil
 	}
+	var first Route // to name, if nobody answers
+	if len(c.routes[node]) > 0 {
+		first = c.routes[node][0]
+	}
 	d, under := c.dials[node]
 	if !under {
 		d = &dialling{done: make(chan struct{})}
@@ -93,7 +97,7 @@ func (c *Client) straight(ctx context.Context, node fleet.NodeName) (Route, erro
 	case <-d.done:
 		return d.route, d.err
 	case <-ctx.Done():
-		return Route{}, &connectionError{Route{Host: string(node)}, context.Cause(ctx).Error()}
+		return Route{}, &connectionError{first, context.Cause(ctx).Error()}
 	}
 }
 
