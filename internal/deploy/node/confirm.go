@@ -56,7 +56,7 @@ func (h *Held) Prune() error {
 	keep = slices.Compact(keep)
 	all := h.generations()
 	for _, g := range slices.Backward(all) {
-		if len(slices.DeleteFunc(slices.Clone(keep), func(g int) bool { return g == 0 })) >= kept {
+		if len(slices.DeleteFunc(slices.Clone(keep), func(g int) bool { return g == 0 })) >= keptGenerations {
 			break
 		}
 		if !slices.Contains(keep, g) {

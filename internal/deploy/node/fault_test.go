@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -114,50 +113,63 @@ func (m *machine) commonPaths(a, b, in *generation) {
 // change they make to the disk. After each, the machine is on a whole
 // generation; then a plain second run, or going back, gets it all right.
 func TestKilledAnywhere(t *testing.T) {
-	for _, after := range []string{"again", "back", "back, apart"} {
-		t.Run(after, func(t *testing.T) {
+	all := func(m *machine) error {
+		if _, err := m.tryStage(two()); err != nil {
+			return err
+		}
+		return m.tryKeep()
+	}
+	for name, tt := range map[string]struct {
+		work   func(*machine) error
+		finish func(*machine)
+		staged bool // before the work
+		apart  bool
+		least  int // changes that there must be
+	}{
+		"then applied again":         {all, (*machine).finishAgain, false, false, 100},
+		"then gone back":             {(*machine).tryKeep, (*machine).finishBack, true, false, 60},
+		"then gone back, /var apart": {(*machine).tryKeep, (*machine).finishBack, true, true, 60},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			apart := strings.HasSuffix(after, "apart")
 			k := 0
 			for ended := false; !ended; k++ {
-				m := prepared(t, apart)
-				work := func() error {
-					if _, err := m.tryStage(two()); err != nil {
-						return err
-					}
-					if _, err := m.tryActivate(2); err != nil {
-						return err
-					}
-					return m.locked(func(h *Held) error { _, err := h.Confirm(2); return err })
+				m := prepared(t, tt.apart)
+				if tt.staged {
+					m.stage(two())
 				}
 				var at crash
 				var err error
-				ended, at, err = m.crashing(k, work)
+				ended, at, err = m.crashing(k, func() error { return tt.work(m) })
 				if err != nil {
 					t.Fatalf("change %d: %v", k, err)
 				}
-				name := fmt.Sprintf("change %d: %s %s", k, at.op, strings.TrimPrefix(at.path, Dir))
-				ok := t.Run(name, func(t *testing.T) {
-					m.t = t
-					in := m.shows(one(), two())
-					if !apart {
-						m.commonPaths(one(), two(), in)
-					}
-					if k%2 == 1 {
-						m.reboot()
-					}
-					m.finish(after)
-				})
-				if !ok && t.Failed() {
-					return
+				in := m.shows(one(), two())
+				if !tt.apart {
+					m.commonPaths(one(), two(), in)
+				}
+				if k%2 == 1 {
+					m.reboot()
+				}
+				tt.finish(m)
+				if t.Failed() {
+					t.Fatalf("killed at change %d: %s %s", k, at.op, at.path)
 				}
 			}
 			t.Logf("%d changes", k)
-			if k < 40 {
+			if k < tt.least {
 				t.Errorf("only %d changes: is every one counted?", k)
 			}
 		})
 	}
+}
+
+// tryKeep puts generation two in force and confirms it.
+func (m *machine) tryKeep() error {
+	if _, err := m.tryActivate(2); err != nil {
+		return err
+	}
+	return m.locked(func(h *Held) error { _, err := h.Confirm(2); return err })
 }
 
 // reboot loses power: the unit that both generations have must come up again.
@@ -172,18 +184,20 @@ func (m *machine) reboot() {
 	}
 }
 
-// finish brings the machine to a wholly applied generation and looks.
-func (m *machine) finish(how string) {
+// finishBack goes back to generation one, and looks.
+func (m *machine) finishBack() {
 	m.t.Helper()
-	if strings.HasPrefix(how, "back") {
-		m.activate(1)
-		m.whole(one())
-		if got := m.read("/etc/taken.conf"); got != "by hand\n" {
-			m.t.Errorf("what was there before us is %q", got)
-		}
-		m.nothingLeft(one())
-		return
+	m.activate(1)
+	m.whole(one())
+	if got := m.read("/etc/taken.conf"); got != "by hand\n" {
+		m.t.Errorf("what was there before us is %q", got)
 	}
+	m.nothingLeft(one())
+}
+
+// finishAgain applies generation two once more, and looks.
+func (m *machine) finishAgain() {
+	m.t.Helper()
 	m.apply(two())
 	m.whole(two())
 	if got := m.read(originalDir + "/etc/taken.conf"); got != "by hand\n" {
@@ -228,6 +242,7 @@ func (m *machine) nothingLeft(g *generation) {
 // TestDiskFullAnywhere makes each change fail: as on a full disk, where later
 // ones may work again, or on one that turns read-only.
 func TestDiskFullAnywhere(t *testing.T) {
+	t.Parallel()
 	failed := true
 	for k := 0; failed; k++ {
 		errno := unix.ENOSPC
@@ -253,7 +268,7 @@ func TestDiskFullAnywhere(t *testing.T) {
 			t.Fatalf("change %d: %v", k, err)
 		}
 		m.commonPaths(one(), two(), m.shows(one(), two()))
-		m.finish("again")
+		m.finishAgain()
 		if t.Failed() {
 			t.Fatalf("change %d", k)
 		}

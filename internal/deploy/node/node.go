@@ -68,8 +68,8 @@ const (
 // silence them, and after a reboot none of them runs any more.
 const reportsDir = "/run/moggy-node"
 
-// kept is how many generations stay on disk when one is confirmed.
-const kept = 3
+// keptGenerations is how many stay on disk when one is confirmed.
+const keptGenerations = 3
 
 // Options are what a Node is made from.
 type Options struct {

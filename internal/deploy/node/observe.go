@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
-	"github.com/moggyfleet/moggy/internal/hint"
 )
 
 // Look says what an observation is to include beyond the usual.
@@ -32,7 +31,7 @@ func (n *Node) Observe(ctx context.Context, look Look) (fleet.Observed, error) {
 		return o, err
 	}
 	if o.Current, err = n.where(); err != nil {
-		return o, hint.Wrap(err, "moggy apply puts the node on a whole generation")
+		return o, err
 	}
 	m := empty()
 	if o.Current.Number > 0 {

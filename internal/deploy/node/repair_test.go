@@ -150,15 +150,19 @@ func TestHandEditBeforeAChange(t *testing.T) {
 // right.
 func TestOwnFilesLost(t *testing.T) {
 	garble := map[string]func(m *machine, path string){
-		"lost":   func(m *machine, path string) { os.Remove(m.root + path) },
-		"empty":  func(m *machine, path string) { m.write(path, "") },
-		"cut":    func(m *machine, path string) { b := m.read(path); m.write(path, b[:len(b)/2]) },
-		"zeros":  func(m *machine, path string) { m.write(path, strings.Repeat("\x00", len(m.read(path)))) },
+		"lost":  func(m *machine, path string) { os.Remove(m.root + path) },
+		"empty": func(m *machine, path string) { m.write(path, "") },
+		"cut":   func(m *machine, path string) { b := m.read(path); m.write(path, b[:len(b)/2]) },
+		"zeros": func(m *machine, path string) { m.write(path, strings.Repeat("\x00", len(m.read(path)))) },
+		"bent": func(m *machine, path string) {
+			os.Remove(m.root + path)
+			os.Symlink("/nonsense/2", m.root+path)
+		},
 		"future": func(m *machine, path string) { m.write(path, `{"version":99,"placed":null,"current":-1}`) },
 	}
 	for _, path := range []string{stateFile, ledgerFile, verifiedFile, lockFile, currentLink} {
 		for name, spoil := range garble {
-			if path == currentLink && name != "lost" {
+			if name == "bent" != (path == currentLink) && name != "lost" {
 				continue
 			}
 			t.Run(path[len(Dir)+1:]+" "+name, func(t *testing.T) {

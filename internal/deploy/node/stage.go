@@ -182,7 +182,7 @@ func (n *Node) runnable(f fleet.ManifestFile) error {
 	}
 	if got := elf.Machine(uint16(head[18]) | uint16(head[19])<<8); got != want {
 		return hint.New(fmt.Sprintf("%s: is for %s, this machine is %s", f.Path, got, n.arch),
-			"the lock has another architecture for this node: moggy observes it again at `moggy apply --accept-new`")
+			"say arch = %q for this node in fleet.lock.hcl, then apply again", n.arch)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -62,18 +63,20 @@ func (n *Node) writeJSON(path string, v any) error {
 	return n.disk.write(path, append(b, '\n'))
 }
 
-// linked is the generation that the current link names, 0 if there is no link.
+// linked is the generation that the current link names; 0 if there is no link,
+// or one that somebody bent to elsewhere, which the next activation replaces.
 func (n *Node) linked() (int, error) {
 	target, err := os.Readlink(n.disk.real(currentLink))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return 0, nil
+	case err != nil:
+		return 0, hint.Wrap(fmt.Errorf("%s: not a link: %w", currentLink, err), "move it away on the node, then apply again")
 	}
-	if err != nil {
-		return 0, err
-	}
-	number, err := strconv.Atoi(filepath.Base(target))
-	if err != nil || number < 1 {
-		return 0, fmt.Errorf("%s -> %s: not a generation of ours", currentLink, target)
+	name, ours := strings.CutPrefix(target, filepath.Base(generationsDir)+"/")
+	number, err := strconv.Atoi(name)
+	if !ours || err != nil || number < 1 {
+		return 0, nil //nolint:nilerr // see above
 	}
 	return number, nil
 }
