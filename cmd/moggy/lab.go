@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moggyfleet/moggy/internal/config"
+	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/lab"
 )
@@ -116,32 +117,46 @@ func passed(code int, err error) error {
 // completeLabNode offers the names of the lab's nodes to the shell, and with
 // sites those of its sites too.
 func (l *labFlags) completeLabNode(most int, sites bool) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) >= most {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		f := l.fleetForCompletion()
+		if len(args) >= most || f == nil {
 			return nil, cobra.ShellCompDirectiveDefault
-		}
-		theLab, err := l.open()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		f, err := theLab.Fleet()
-		if err != nil {
-			if sources, readErr := l.readSources(); readErr == nil {
-				f, _ = config.Parse(sources)
-			}
-		}
-		if f == nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var names []string
 		for _, n := range f.Nodes {
 			names = append(names, string(n.Name)+"\t"+string(n.Site))
 		}
-		for _, s := range f.Sites {
-			if sites {
-				names = append(names, string(s.Name)+"\tsite")
-			}
+		if sites {
+			more, _ := l.completeLabSite(cmd, args, toComplete)
+			names = append(names, more...)
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeLabSite offers the names of the lab's sites to the shell.
+func (l *labFlags) completeLabSite(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var names []string
+	if f := l.fleetForCompletion(); f != nil {
+		for _, s := range f.Sites {
+			names = append(names, string(s.Name)+"\tsite")
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// fleetForCompletion is the lab's fleet, or where only root can look at it the
+// file's; nil where there is neither.
+func (l *labFlags) fleetForCompletion() *fleet.Fleet {
+	if theLab, err := l.open(); err == nil {
+		if f, err := theLab.Fleet(); err == nil {
+			return f
+		}
+	}
+	sources, err := l.readSources()
+	if err != nil {
+		return nil
+	}
+	f, _ := config.Parse(sources)
+	return f
 }

@@ -35,6 +35,8 @@ SSH_AUTH_SOCK for as long as the command runs. The exit code is the command's.`,
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "run in the LAN of this `site`")
+	// It cannot fail: the flag is the one above.
+	_ = cmd.RegisterFlagCompletionFunc("from", l.completeLabSite)
 	cmd.Flags().SetInterspersed(false)
 	return cmd
 }

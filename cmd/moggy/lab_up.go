@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/lab"
 )
 
@@ -21,7 +23,8 @@ func newLabUpCommand(l *labFlags) *cobra.Command {
 		Long: `Up boots every node of the fleet's file as a machine. The first time on a box it
 builds a root file system with debootstrap and fetches the packages that apply
 will install, both kept for all later labs; that needs a Debian mirror and about
-1 GB. On a lab that is up already, it boots the machines that are off.
+1 GB. On a lab that is up already, it boots the machines that are off, and adds
+what the file has more than before.
 
 What is left half-made by an error or by Ctrl-C it takes away again.`,
 		Example: `  moggy lab up
@@ -45,6 +48,9 @@ What is left half-made by an error or by Ctrl-C it takes away again.`,
 				names = append(names, string(n.Name))
 			}
 			took, err := theLab.Up(cmd.Context(), f, l.board(names...))
+			if errors.Is(err, context.Canceled) {
+				return upInterrupted(took)
+			}
 			if err != nil {
 				return err
 			}
@@ -52,6 +58,15 @@ What is left half-made by an error or by Ctrl-C it takes away again.`,
 			return nil
 		},
 	}
+}
+
+var errInterrupted = errors.New("interrupted")
+
+func upInterrupted(took lab.Timing) error {
+	if took.Fresh {
+		return fmt.Errorf("%w; what was made is gone again", errInterrupted)
+	}
+	return hint.Wrap(errInterrupted, "moggy lab status shows what is on; moggy lab up goes on")
 }
 
 func (l *labFlags) tellUp(theLab *lab.Lab, f *fleet.Fleet, took lab.Timing) {
@@ -104,7 +119,7 @@ func newLabServeCommand(l *labFlags) *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return errors.Join(theLab.Serve(ctx))
+			return theLab.Serve(ctx)
 		},
 	}
 }

@@ -534,6 +534,26 @@ func testUpAgain(t *testing.T, l *lab.Lab) {
 	if err != nil || took.Fresh || took.Booted != 1 {
 		t.Errorf("up on a lab that is up: %+v, %v; want one machine booted", took, err)
 	}
+	const more = homes + `
+site "annex" {
+  kind = "home"
+}
+node "gato" { site = site.madrid }
+node "tom"  { site = site.annex }
+node "felix" {
+  site   = site.rack
+  public = ["198.51.100.19"]
+}
+`
+	took, err = l.Up(t.Context(), labtest.Fleet(t, more), labtest.Progress{T: t})
+	if err != nil || took.Fresh || took.Booted != 3 {
+		t.Errorf("up with three nodes more: %+v, %v", took, err)
+	}
+	for from, to := range map[fleet.NodeName]string{"gato": "198.51.100.19", "tom": "198.51.100.19", "felix": "203.0.113.21", "bianco": "192.168.1.13"} {
+		if !reaches(t, l, from, to) {
+			t.Errorf("%s does not reach %s", from, to)
+		}
+	}
 	if _, err := l.Up(t.Context(), labtest.Fleet(t, small), labtest.Progress{T: t}); err == nil || len(hint.All(err)) == 0 {
 		t.Errorf("up with another fleet: %v", err)
 	}

@@ -28,6 +28,14 @@ func tools() [][2]string {
 	}
 }
 
+// refused adds what can be done where even root may not make namespaces.
+func refused(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return hint.Wrap(err, "root may not do that here; in a container, run it with --privileged")
+	}
+	return err
+}
+
 // diskNeed is the space that machines may write to, in bytes, at least.
 const diskNeed = 256 << 20
 
@@ -36,6 +44,7 @@ var (
 	errMissing = errors.New("not installed")
 	errNoTun   = errors.New("this kernel offers no /dev/net/tun, which the mesh needs")
 	errFull    = errors.New("not enough space")
+	errOverlay = errors.New("lies on an overlay, as a container's own files do, and another cannot be laid on it")
 	errInotify = errors.New("too few inotify instances for systemd in that many machines")
 )
 
@@ -110,6 +119,9 @@ func room() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(diskDir, &st); err != nil {
 		return fmt.Errorf("statfs %s: %w", diskDir, err)
+	}
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return hint.Wrap(fmt.Errorf("%s %w", diskDir, errOverlay), "mount a volume or a tmpfs there: mount -t tmpfs none %s", diskDir)
 	}
 	if free := st.Bavail * uint64(st.Bsize); free < diskNeed { //nolint:gosec // a block size is positive
 		return hint.Wrap(fmt.Errorf("%w in %s for what the machines write: %d MB, %d MB are needed", errFull, diskDir, free>>20, diskNeed>>20),

@@ -11,9 +11,10 @@ import (
 
 // Status is what is seen of a lab.
 type Status struct {
-	Name  string       `json:"name"`
-	Whole bool         `json:"whole"` // false while it comes up, and after that failed
-	Nodes []NodeStatus `json:"nodes"`
+	Version int          `json:"version"` // 1
+	Name    string       `json:"name"`
+	Whole   bool         `json:"whole"` // false while it comes up, and after that failed
+	Nodes   []NodeStatus `json:"nodes"`
 }
 
 // NodeStatus is what is seen of one machine.
@@ -33,7 +34,7 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	out := Status{Name: s.name, Whole: s.state.Whole}
+	out := Status{Version: 1, Name: s.name, Whole: s.state.Whole}
 	for _, place := range s.net.Machines {
 		n := NodeStatus{
 			Node: place.Node, Site: place.Site, Seen: place.Outer, NAT: s.natOf(place),

@@ -99,11 +99,16 @@ func (l *Lab) claim(ctx context.Context, f *fleet.Fleet, net *topology.Network, 
 	s := &session{Lab: l, lock: lock}
 	err = s.load()
 	switch {
-	case err == nil && s.state.Whole && s.net.String() == net.String():
+	case err == nil && s.state.Whole && net.Extends(s.net):
+		if err := s.grow(ctx, f, net); err != nil {
+			s.close()
+			return nil, err
+		}
 		return s, nil
 	case err == nil && s.state.Whole:
 		s.close()
-		return nil, hint.Wrap(fmt.Errorf("lab %s %w", l.name, errOtherFleet), "moggy lab down, then up; or a second lab beside it: --name NAME")
+		return nil, hint.Wrap(fmt.Errorf("lab %s %w", l.name, errOtherFleet),
+			"only what was added to the file can be added to a lab: moggy lab down, then up; or a second lab beside it: --name NAME")
 	case err == nil:
 		if err := s.clear(ctx); err != nil {
 			s.close()
@@ -119,13 +124,30 @@ func (l *Lab) claim(ctx context.Context, f *fleet.Fleet, net *topology.Network, 
 	return s, nil
 }
 
+// grow adds what the file has more than when the lab was brought up: nodes,
+// sites, addresses.
+func (s *session) grow(ctx context.Context, f *fleet.Fleet, net *topology.Network) error {
+	old := s.net
+	s.net, s.state.Fleet = net, f
+	if err := s.save(); err != nil {
+		return err
+	}
+	if net.String() == old.String() {
+		return nil
+	}
+	if err := space.Wire(ctx, net.Beyond(old), s.full); err != nil {
+		return err
+	}
+	return s.rules(ctx)
+}
+
 func (s *session) up(ctx context.Context, p Progress, t *Timing) error {
 	start := s.opts.Now()
 	if t.Fresh {
 		p.Step(PartNetwork, "wiring")
 		if err := s.wire(ctx); err != nil {
 			p.Fail(PartNetwork, err)
-			return err
+			return refused(err)
 		}
 		p.Done(PartNetwork, fmt.Sprintf("%d namespaces, %d links", len(s.net.Spaces), len(s.net.Links)))
 	}
@@ -152,6 +174,11 @@ func (s *session) wire(ctx context.Context) error {
 	if err := space.Wire(ctx, s.net, s.full); err != nil {
 		return err
 	}
+	return s.rules(ctx)
+}
+
+// rules gives every router its rules.
+func (s *session) rules(ctx context.Context) error {
 	for _, r := range s.net.Routers() {
 		if err := space.Rules(ctx, s.full(r), s.net.Rules(r, s.state.Symmetric)); err != nil {
 			return err
@@ -175,7 +202,8 @@ func (s *session) boot(ctx context.Context, p Progress, fresh bool) (int, error)
 		booted++
 		g.Go(func() error {
 			err := s.bootOne(ctx, place, fresh, p)
-			if err != nil {
+			// One that only stopped because another failed has nothing to tell.
+			if err != nil && !errors.Is(err, context.Canceled) {
 				p.Fail(string(place.Node), err)
 			}
 			return err

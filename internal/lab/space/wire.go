@@ -2,6 +2,7 @@ package space
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -20,7 +21,8 @@ const mtu = 1500
 
 // Wire makes the network's namespaces and everything in them, without rules.
 // full names a namespace of the host after a space of the network. Namespaces
-// that links of n lead to but n has not must be there.
+// that links of n lead to but n has not must be there; all but links may be
+// there already.
 func Wire(ctx context.Context, n *topology.Network, full func(string) string) error {
 	w := &wirer{full: full, handles: map[string]*handle{}}
 	defer w.close()
@@ -102,7 +104,7 @@ func (w *wirer) space(s topology.Space) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = s.Bridge, mtu
-	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("bridge %s: %w", s.Bridge, err)
 	}
 	return h.up(s.Bridge)

@@ -284,3 +284,44 @@ func TestUnique(t *testing.T) {
 		}
 	}
 }
+
+func TestExtends(t *testing.T) {
+	build := func(change func(*fleet.Fleet)) *topology.Network {
+		f := cats()
+		change(f)
+		n, err := topology.Build(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	old := build(func(*fleet.Fleet) {})
+	for name, c := range map[string]struct {
+		change func(*fleet.Fleet)
+		want   bool
+		links  int
+	}{
+		"the same": {func(*fleet.Fleet) {}, true, 0},
+		"a node at home": {func(f *fleet.Fleet) {
+			f.Nodes = append(f.Nodes, fleet.Node{Name: "nube", Site: "madrid"})
+		}, true, 1},
+		"a rented server": {func(f *fleet.Fleet) {
+			f.Nodes = append(f.Nodes, fleet.Node{Name: "felix", Site: "nuremberg", Public: addrs("203.0.113.22")})
+		}, true, 1},
+		"a site": {func(f *fleet.Fleet) {
+			f.Sites = append(f.Sites, fleet.Site{Name: "annex", NAT: fleet.CarrierNAT})
+		}, true, 3},
+		"a node less":      {func(f *fleet.Fleet) { f.Nodes = f.Nodes[1:] }, false, 0},
+		"another NAT":      {func(f *fleet.Fleet) { f.Sites[2].NAT = fleet.RouterNAT }, false, 0},
+		"another address":  {func(f *fleet.Fleet) { f.Nodes[0].Public = addrs("198.51.100.99") }, false, 0},
+		"IPv6 switched on": {func(f *fleet.Fleet) { f.Sites[3].IPv6 = true }, false, 0},
+	} {
+		n := build(c.change)
+		if got := n.Extends(old); got != c.want {
+			t.Errorf("%s: extends %v, want %v", name, got, c.want)
+		}
+		if got := len(n.Beyond(old).Links); c.want && got != c.links {
+			t.Errorf("%s: %d new links, want %d", name, got, c.links)
+		}
+	}
+}
