@@ -105,6 +105,6 @@ func notifySystemd(state string) {
 	if err != nil {
 		return
 	}
-	defer c.Close() //nolint:errcheck // nothing was buffered
+	defer c.Close()
 	_, _ = c.Write([]byte(state))
 }

@@ -185,7 +185,7 @@ func (m Machine) binary(h *node.Held) (fleet.File, error) {
 	if err != nil {
 		return fleet.File{}, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, f); err != nil {
 		return fleet.File{}, fmt.Errorf("%s: %w", m.Executable, err)

@@ -110,7 +110,7 @@ func (f *fixture) agent(rtt int64) {
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(fleet.MeshStatus{Version: 1, Peers: []fleet.PeerStatus{{Name: "cosmo", RTTMicro: rtt}}})
 	})}
-	go s.Serve(l) //nolint:errcheck // ends with Close
+	go s.Serve(l)
 	f.t.Cleanup(func() { s.Close() })
 }
 

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,15 +23,18 @@ func (a *Agent) watchAddresses(ctx context.Context) error {
 		return err
 	}
 	var last []netip.AddrPort
+	var lastRoutes string
 	for first := true; ; first = false {
 		a.mu.Lock()
 		conf := a.conf
 		a.mu.Unlock()
 		now, err := a.localEndpoints(conf)
+		routes, routesErr := link.DefaultRoutes()
+		err = errors.Join(err, routesErr)
 		switch {
 		case err != nil:
 			a.log.Warn("own addresses unknown", fieldError, err)
-		case first || !slices.Equal(now, last):
+		case first || !slices.Equal(now, last) || routes != lastRoutes:
 			a.mu.Lock()
 			a.engine.SetLocal(now)
 			if !first {
@@ -38,7 +42,7 @@ func (a *Agent) watchAddresses(ctx context.Context) error {
 			}
 			a.mu.Unlock()
 			a.poke()
-			last = now
+			last, lastRoutes = now, routes
 		}
 		select {
 		case <-changes:

@@ -154,10 +154,9 @@ func (a *Agent) Relay(v relay.Verdict, f wire.Frame, from path.Source) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch v {
-	case relay.Unknown:
+	if v == relay.Unknown {
 		a.engine.Meet(now, f.From, from)
-	case relay.Unreachable:
+	} else {
 		a.engine.Refuse(now, f.From, f.To)
 	}
 	a.carryOutLocked(now)

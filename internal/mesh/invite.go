@@ -289,10 +289,10 @@ func (a *Agent) postInvitation(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	default:
 		a.log.Info("invitation", fieldNode, i.Node)
-		writeJSON(w, http.StatusOK, struct{}{})
+		writeJSON(w, struct{}{})
 	}
 }
 
 func (a *Agent) getInvitations(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, a.invites.list())
+	writeJSON(w, a.invites.list())
 }

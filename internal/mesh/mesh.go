@@ -199,7 +199,9 @@ func (a *Agent) apply() error {
 		Addrs:  []netip.Addr{self.V4, self.V6},
 		Routes: []netip.Prefix{conf.V4, conf.V6},
 	}
-	if err := iface.Apply(); err != nil {
+	if err := iface.Apply(); errors.Is(err, link.ErrNoIPv6) {
+		a.log.Warn("the mesh is IPv4 only here", fieldError, err)
+	} else if err != nil {
 		return err
 	}
 	keys := make([]fleet.Key, 0, len(peers))

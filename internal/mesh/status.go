@@ -90,7 +90,7 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("probe") != "" {
 		a.probeAll(r.Context())
 	}
-	writeJSON(w, http.StatusOK, a.Status())
+	writeJSON(w, a.Status())
 }
 
 // Route is one way to a peer, as GET /paths tells it.
@@ -136,7 +136,7 @@ func (a *Agent) getPaths(w http.ResponseWriter, _ *http.Request) {
 	}
 	a.mu.Unlock()
 	slices.SortFunc(out, func(a, b Routes) int { return cmp.Compare(a.Peer, b.Peer) })
-	writeJSON(w, http.StatusOK, out)
+	writeJSON(w, out)
 }
 
 const probeFor = time.Second
@@ -177,13 +177,12 @@ func (a *Agent) provenSince(t time.Time) bool {
 	return true
 }
 
-func writeJSON(w http.ResponseWriter, code int, v any) {
+func writeJSON(w http.ResponseWriter, v any) {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	w.Write(append(b, '\n')) // an error means that nobody listens any more
+	_, _ = w.Write(append(b, '\n')) // an error means that nobody listens any more
 }

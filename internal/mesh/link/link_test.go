@@ -206,6 +206,9 @@ func TestRestart(t *testing.T) {
 		t.Fatal("lost")
 	}
 	was := a.handshake(t, b)
+	// WireGuard takes one handshake per 20 ms (HandshakeInitationRate).
+	begin := time.Now()
+	waitFor(t, "the next handshake to be allowed", func() bool { return time.Since(begin) > 25*time.Millisecond })
 	// b's keys are gone, as after a restart.
 	b.dev.dev.LookupPeer(device.NoisePublicKey(a.key.Public())).ZeroAndFlushAll()
 	if err := a.dev.Restart(b.key.Public(), true); err != nil {

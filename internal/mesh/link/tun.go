@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -34,8 +35,13 @@ func OpenTUN(name string, mtu int) (tun.Device, error) {
 	return t, nil
 }
 
+// ErrNoIPv6 says that this machine has IPv6 switched off. The mesh works
+// without, over its IPv4 addresses.
+var ErrNoIPv6 = errors.New("IPv6 is switched off on this machine")
+
 // Apply gives the interface exactly these addresses and routes, and brings it
-// up. What is already as wanted stays untouched.
+// up. What is already as wanted stays untouched. When it returns ErrNoIPv6 all
+// else is done.
 func (i Interface) Apply() error {
 	link, err := netlink.LinkByName(i.Name)
 	if err != nil {
@@ -46,13 +52,17 @@ func (i Interface) Apply() error {
 			return fmt.Errorf("interface %s: mtu %d: %w", i.Name, i.MTU, err)
 		}
 	}
-	if err := i.setAddrs(link); err != nil {
-		return err
+	no6 := i.setAddrs(link)
+	if no6 != nil && !errors.Is(no6, ErrNoIPv6) {
+		return no6
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("interface %s: up: %w", i.Name, err)
 	}
 	for _, r := range i.Routes {
+		if r.Addr().Is6() && no6 != nil {
+			continue
+		}
 		route := netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r), Scope: netlink.SCOPE_LINK}
 		if src, ok := i.addrIn(r); ok {
 			route.Src = src.AsSlice()
@@ -61,7 +71,7 @@ func (i Interface) Apply() error {
 			return fmt.Errorf("route %s by %s: %w", r, i.Name, err)
 		}
 	}
-	return nil
+	return no6
 }
 
 func (i Interface) addrIn(p netip.Prefix) (netip.Addr, bool) {
@@ -73,7 +83,9 @@ func (i Interface) addrIn(p netip.Prefix) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+// setAddrs returns ErrNoIPv6 when all but the IPv6 addresses are set.
 func (i Interface) setAddrs(link netlink.Link) error {
+	var no6 error
 	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("addresses of %s: %w", i.Name, err)
@@ -94,11 +106,16 @@ func (i Interface) setAddrs(link netlink.Link) error {
 		if a.Is6() {
 			addr.Flags = unix.IFA_F_NODAD
 		}
-		if err := netlink.AddrReplace(link, addr); err != nil {
+		err := netlink.AddrReplace(link, addr)
+		if a.Is6() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)) {
+			no6 = fmt.Errorf("address %s of %s: %w (%w)", a, i.Name, ErrNoIPv6, err)
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("address %s of %s: %w", a, i.Name, err)
 		}
 	}
-	return nil
+	return no6
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
@@ -132,6 +149,23 @@ func LocalAddrs(skip string) ([]netip.Addr, error) {
 		}
 	}
 	return out, nil
+}
+
+// DefaultRoutes describes where this machine sends what is for the internet: a
+// text that changes when that does.
+func DefaultRoutes() (string, error) {
+	var out []string
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_DST)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return "", fmt.Errorf("default route: %w", err)
+		}
+		for _, r := range routes {
+			out = append(out, fmt.Sprintf("%d via %s dev %d metric %d", family, r.Gw, r.LinkIndex, r.Priority))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; "), nil
 }
 
 // WatchAddrs reports changes of the machine's addresses and routes until ctx is

@@ -64,7 +64,7 @@ func (e *Engine) best(now time.Time, p *peer, not *track) *track {
 			continue
 		}
 		r := e.sureness(now, p, t)
-		if r > rank || r == rank && r > 0 && e.cheaper(p, t, found) {
+		if r > rank || r == rank && r > 0 && e.expect(t) < e.expect(found) {
 			found, rank = t, r
 		}
 	}
@@ -105,54 +105,59 @@ func (e *Engine) alive(now time.Time, hub *peer) bool {
 // chooseLine settles by which of its addresses a hub is sent what it shall
 // relay.
 func (e *Engine) chooseLine(now time.Time, hub *peer) {
-	cur := hub.lineTrack()
+	cur, found := hub.lineTrack(), e.bestLine(now, hub)
+	if found == cur || cur != nil && found != nil && !e.worthChange(now, hub, cur, found) {
+		return
+	}
+	had := cur != nil
+	if found == nil {
+		hub.line = Route{}
+		e.decide(Line{Hub: hub.ID})
+	} else {
+		hub.line = found.route
+		found.next = now // it must learn where to relay to
+		e.decide(Line{Hub: hub.ID, Addr: found.route.Addr, Local: e.localFor(hub, found)})
+	}
+	if had && found != nil {
+		return
+	}
+	for _, p := range e.peers {
+		switch {
+		case had && p.primary.Hub == hub.ID:
+			e.choose(now, p, "hub lost")
+		case !had && p != hub && p.primary.IsZero():
+			e.choose(now, p, "first choice")
+		}
+	}
+}
+
+// bestLine is the surest, then cheapest, of a hub's addresses that are not
+// dead; nil if all are.
+func (e *Engine) bestLine(now time.Time, hub *peer) *track {
 	var found *track
 	rank := -1
 	for _, t := range hub.tracks {
 		if !t.route.Direct() || t.misses >= missesDead {
 			continue
 		}
-		r := e.sureness(now, hub, t)
-		if r > rank || r == rank && t.cost() < found.cost() {
+		if r := e.sureness(now, hub, t); r > rank || r == rank && t.cost() < found.cost() {
 			found, rank = t, r
 		}
 	}
-	if cur != nil && found != nil && cur.misses < missesDead && found != cur {
-		sure := e.sureness(now, hub, cur)
-		if !cur.lastEcho.IsZero() && (rank < 4 || sure > 3 && found.cost() > 0.8*cur.cost()-3) {
-			return
-		}
-	}
-	if found == cur {
-		return
-	}
-	if found == nil {
-		hub.line = Route{}
-		e.decide(Line{Hub: hub.ID})
-		for _, p := range e.peers {
-			if p.primary.Hub == hub.ID {
-				e.choose(now, p, "hub lost")
-			}
-		}
-		return
-	}
-	had := !hub.line.IsZero()
-	hub.line = found.route
-	found.next = now // it must learn where to relay to
-	e.decide(Line{Hub: hub.ID, Addr: found.route.Addr, Local: e.localFor(hub, found)})
-	if had {
-		return
-	}
-	for _, p := range e.peers {
-		if p != hub && p.primary.IsZero() {
-			e.choose(now, p, "first choice")
-		}
-	}
+	return found
 }
 
-// cheaper compares tracks of the same sureness, proven or not.
-func (e *Engine) cheaper(p *peer, a, b *track) bool {
-	return e.expect(a) < e.expect(b)
+// worthChange says whether a hub's line shall move: from one that is dead or a
+// guess always, from one that works only to one that is proven and clearly
+// better.
+func (e *Engine) worthChange(now time.Time, hub *peer, cur, found *track) bool {
+	if cur.misses >= missesDead || cur.lastEcho.IsZero() {
+		return true
+	}
+	if e.sureness(now, hub, found) < 4 {
+		return false
+	}
+	return e.sureness(now, hub, cur) < 4 || found.cost() < 0.8*cur.cost()-3
 }
 
 // expect is the cost of a, or of reaching its hub where a itself was never

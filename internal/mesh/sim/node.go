@@ -286,12 +286,14 @@ func (n *Node) frame(b []byte, from path.Source) {
 		case relay.Unreachable:
 			n.engine.Refuse(n.w.now, f.From, f.To)
 			n.carryOut()
+		case relay.Drop, relay.Limited:
 		}
 	case wire.Ping, wire.Pong, wire.Call, wire.Notice:
 		if m, err := n.ring.Open(b); err == nil {
 			n.engine.Receive(n.w.now, from, m)
 			n.work()
 		}
+	case wire.Foreign, wire.JoinRequest, wire.JoinReply:
 	}
 }
 

@@ -46,19 +46,6 @@ func newCats(seed uint64) *cats {
 	return c
 }
 
-// cut loses all packets with one of these addresses at either end, in the
-// network where the other end is.
-func (w *World) cut(addrs ...netip.Addr) {
-	w.Drop = func(p Packet) bool {
-		for _, a := range addrs {
-			if p.Src.Addr() == a || p.Dst.Addr() == a {
-				return true
-			}
-		}
-		return false
-	}
-}
-
 func TestEveryPairTalks(t *testing.T) {
 	c := newCats(1)
 	for _, a := range c.All() {

@@ -59,6 +59,7 @@ func FuzzFields(f *testing.F) {
 			tag := mac(&a.out.probe, frame[:32])
 			copy(frame[32:], tag[:])
 			_, _ = b.openNote(frame) // must not panic
+		default:
 		}
 	})
 }

@@ -81,8 +81,9 @@ func RelaySender(b []byte) (ID, error) {
 		return ID(b[relayFrom:]), nil
 	case Deliver:
 		return ID(b[relayTo:]), nil
+	default:
+		return ID{}, ErrKind
 	}
-	return ID{}, ErrKind
 }
 
 // OpenRelay checks b, a Forward or Deliver that RelaySender accepted, and

@@ -63,12 +63,12 @@ func Classify(b []byte) Kind {
 	if b[0] != magic0 || b[1] != magic1 || b[2] != Version {
 		return Foreign
 	}
-	k := Kind(b[3])
-	switch k {
+	switch k := Kind(b[3]); k {
 	case Ping, Pong, Call, Notice, Forward, Deliver, JoinRequest, JoinReply:
 		return k
+	default:
+		return Foreign
 	}
-	return Foreign
 }
 
 // WireGuard's message types, as the first byte of a datagram.
