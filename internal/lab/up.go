@@ -117,7 +117,8 @@ func (l *Lab) claim(ctx context.Context, f *fleet.Fleet, net *topology.Network, 
 	}
 	s.net = net
 	s.state = state{Version: 1, Fleet: f, Root: root, Packages: packages}
-	if err := s.save(); err != nil {
+	// There will be setuid programs and keys on the machines' disks.
+	if err := errors.Join(s.save(), os.MkdirAll(diskDir, 0o700)); err != nil {
 		s.close()
 		return nil, err
 	}

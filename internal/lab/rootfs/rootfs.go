@@ -37,7 +37,7 @@ func Ensure(ctx context.Context, cache string, say func(string)) (string, error)
 	if whole(root) {
 		return root, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return "", err
 	}
 	unlock, err := lock(ctx, cache, say)

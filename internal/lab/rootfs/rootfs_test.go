@@ -62,6 +62,9 @@ func TestFinish(t *testing.T) {
 	if err := finish(root); err != nil {
 		t.Fatal(err)
 	}
+	if st, err := os.Stat(root); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the root file system is open to this box's users: %v, %v", st.Mode(), err)
+	}
 	for _, gone := range []string{"etc/ssh/ssh_host_ed25519_key", "var/lib/apt/lists/x_Packages"} {
 		if _, err := os.Stat(filepath.Join(root, gone)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is still there: %v", gone, err)
