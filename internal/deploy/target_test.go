@@ -70,7 +70,7 @@ func TestFollow(t *testing.T) {
 				_, err := io.WriteString(stdout, tt.out)
 				return errors.Join(err, tt.exit)
 			})
-			err := target{run: run, path: "moggy"}.follow(t.Context(), func(s string) { told = append(told, s) }, "activate", "4")
+			err := target{run: run}.follow(t.Context(), func(s string) { told = append(told, s) }, "activate", "4")
 			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
 				t.Errorf("error %v, want %q", err, tt.wantErr)
 			}
@@ -108,7 +108,7 @@ func TestStage(t *testing.T) {
 		}
 		return io.NopCloser(bytes.NewReader(lacking)), int64(len(lacking)), nil
 	}
-	if err := (target{run: run, path: "moggy"}).stage(t.Context(), m, open, func(string) {}); err != nil {
+	if err := (target{run: run}).stage(t.Context(), m, open, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	head, body, _ := strings.Cut(stream.String(), "\n")
