@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -155,8 +156,9 @@ func (m Machine) scope() string {
 	return m.Name()
 }
 
-// scopeGone waits until systemd has noticed that the machine is off and taken
-// its scope away.
+// scopeGone has systemd take the machine's scope away and waits until it has.
+// It would by itself, but for a scope that it had been asked for by a process
+// that was killed before it got there.
 func (m Machine) scopeGone(ctx context.Context) error {
 	if m.scope() == "" {
 		return nil
@@ -165,15 +167,21 @@ func (m Machine) scopeGone(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return wait(ctx, func() error {
+	left := func() error {
 		for _, h := range all {
-			left, err := filepath.Glob(filepath.Join(h.dir, "machine.slice", m.scope()+".*.scope"))
-			if err != nil || len(left) > 0 {
-				return errors.Join(err, fmt.Errorf("%w: %v", errScope, left))
+			dirs, err := filepath.Glob(filepath.Join(h.dir, "machine.slice", m.scope()+".*.scope"))
+			if err != nil || len(dirs) > 0 {
+				return errors.Join(err, fmt.Errorf("%w: %v", errScope, dirs))
 			}
 		}
 		return nil
-	})
+	}
+	if left() == nil {
+		return nil
+	}
+	// Whether it could is seen by what is left.
+	_ = exec.CommandContext(ctx, "systemctl", "stop", m.scope()+".*.scope").Run()
+	return wait(ctx, left)
 }
 
 var errScope = errors.New("systemd keeps the scope of a machine that is off")

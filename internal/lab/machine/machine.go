@@ -165,7 +165,7 @@ for n in /run/netns/*; do [ "$n" = "$net" ] || others="$others $n"; done
 boot() {
 	for d in $cgroups; do echo 0 >"$d/cgroup.procs" || exit; done
 	[ -n "$scope" ] || exec "$@"
-	exec systemd-run --quiet --scope --collect --unit="$scope.$boots.scope" --slice=machine.slice \
+	exec systemd-run --quiet --scope --collect --unit="$scope.$boots.scope" --description="$scope" --slice=machine.slice \
 		--property=Delegate=yes --property=TasksMax=16384 -- "$@"
 }
 while :; do
