@@ -179,7 +179,8 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 	if t == nil {
 		return time.Time{}
 	}
-	quiet := p.quietSince()
+	// What comes by another route is as good: it answers what we sent.
+	quiet := maxTime(p.quietSince(), p.otherRx)
 	if t.misses == 0 && !quiet.Before(p.lastTx) {
 		p.suspect = false
 	}

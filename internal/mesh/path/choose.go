@@ -1,6 +1,7 @@
 package path
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -194,9 +195,29 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 			better = t
 		}
 	}
-	if better != nil {
-		e.switchTo(now, p, better, "better")
+	if better == nil {
+		if t := e.common(now, p, cur); t != nil {
+			e.switchTo(now, p, t, "as the peer")
+		}
+		return
 	}
+	e.switchTo(now, p, better, "better")
+}
+
+// common is the relay that the peer sends by, if it is not the one that we do,
+// and as good: a pair that goes by two hubs breaks when either does. Of the two
+// ends one changes, that with the higher ID.
+func (e *Engine) common(now time.Time, p *peer, cur *track) *track {
+	if !p.left || cur.route.Direct() || bytes.Compare(e.cfg.Self[:], p.ID[:]) < 0 ||
+		now.Sub(p.since) < Hedged || now.Sub(p.otherRx) > Active {
+		return nil
+	}
+	t := p.track(p.other)
+	if t == nil || t.route.Direct() || t.echoes < echoesGood || e.unusable(now, t) ||
+		now.Before(t.heldUntil) || !t.proven(now, Background+Fresh) || t.cost() > 1.25*cur.cost()+10 {
+		return nil
+	}
+	return t
 }
 
 // worthIt says whether t is better than cur by more than chance: measured times

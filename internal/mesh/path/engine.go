@@ -192,6 +192,7 @@ func (e *Engine) Traffic(now time.Time, id wire.ID, t Traffic) {
 			p.hedgeUntil = time.Time{}
 		}
 	}
+	p.other, p.otherRx = t.Other, t.OtherRx
 	if t.OtherRx.After(p.lastRx) && !p.left {
 		e.leftBy(now, p, t.Other)
 	}

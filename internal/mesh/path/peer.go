@@ -26,6 +26,8 @@ type peer struct {
 	// Traffic.
 	awake          bool
 	lastTx, lastRx time.Time // of data; Rx by the primary only
+	other          Route     // the last other route that data came by
+	otherRx        time.Time // and when
 	suspect        bool
 	calmed         int  // suspicions in a row that an echo refuted, without data
 	left           bool // it sends by another route than our primary

@@ -217,3 +217,16 @@ func TestQuietFleetSaysLittle(t *testing.T) {
 	}
 	t.Logf("%.0f bytes per second and node", rate)
 }
+
+// TestOneHubForBoth: a relayed pair settles on one hub for both directions, so
+// that only one can break it.
+func TestOneHubForBoth(t *testing.T) {
+	for seed := range uint64(20) {
+		c := newCats(seed)
+		c.bianco.Ping(c.ari, 50*time.Millisecond)
+		c.Run(15 * time.Second)
+		if there, back := c.bianco.Path(c.ari).Route, c.ari.Path(c.bianco).Route; there != back {
+			t.Errorf("seed %d: there by %v, back by %v", seed, there, back)
+		}
+	}
+}
