@@ -41,10 +41,11 @@ table inet lab {
 // unasked drops what comes from outside without having been asked for. It
 // must be dropped and not answered: a tuple that the router itself has seen is
 // one that masquerade can no longer give to a machine, and hole punching would
-// fail in the lab where it works in life.
+// fail in the lab where it works in life. ICMP and ICMPv6 go by their numbers:
+// a box without /etc/protocols does not know the latter's name.
 const unasked = `	chain input {
 		type filter hook input priority filter; policy accept;
-		iifname "wan" ct state new meta l4proto != { icmp, ipv6-icmp } drop
+		iifname "wan" ct state new meta l4proto != { 1, 58 } drop
 	}
 `
 
