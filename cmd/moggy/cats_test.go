@@ -330,7 +330,7 @@ func (o *operator) status(t *testing.T) {
 	if r.took > 3*time.Second {
 		t.Errorf("status took %s, want under 3 s", r.took)
 	}
-	for _, want := range []string{"6 of 6", "bianco", "direct v6", "by "} {
+	for _, want := range []string{"6 of 6", "bianco", "direct v6"} {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("status does not say %q", want)
 		}

@@ -45,8 +45,9 @@ type Client struct {
 	dials  map[fleet.NodeName]*dialling
 	open   map[string]bool // aliases with a shared connection
 
-	life context.Context // of what commands share: until Close
-	end  context.CancelFunc
+	life    context.Context // of what commands share: until Close
+	end     context.CancelFunc
+	running sync.WaitGroup // every ssh that was started
 }
 
 // New prepares a directory for ssh, of which there is one per fleet directory,
@@ -178,9 +179,13 @@ func (c *Client) forget(node fleet.NodeName) {
 
 // exec runs ssh once.
 func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...string) error {
+	c.running.Add(1)
+	defer c.running.Done()
 	args := append([]string{"-F", c.config, "-T"}, options...)
 	if cmd.Fresh {
-		args = append(args, "-o", "ControlMaster=no", "-o", "ControlPath=none")
+		args = append(args, "-o", "ControlPath=none")
+	} else {
+		args = append(args, "-o", "ControlMaster=auto", "-o", fmt.Sprintf("ControlPersist=%d", persist))
 	}
 	if r.Jump != "" {
 		args = append(args, "-o", "ProxyJump="+r.Jump)
@@ -217,9 +222,11 @@ func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...stri
 	return &ExitError{Code: exit.ExitCode(), Args: cmd.Args, Stderr: stderr.String()}
 }
 
-// Close ends the shared connections.
+// Close waits for attempts that were given up, and ends the shared
+// connections.
 func (c *Client) Close() {
 	c.end()
+	c.running.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var wg sync.WaitGroup

@@ -49,8 +49,7 @@ func config(routes map[fleet.NodeName][]Route, dir string) string {
 			"UpdateHostKeys no",
 			"CheckHostIP no",
 			"ControlPath " + quoteConfig(dir+"/%C"),
-			"ControlMaster auto",
-			fmt.Sprintf("ControlPersist %d", persist),
+			"ControlMaster no", // what jumps uses a shared connection, and never leaves one behind
 			fmt.Sprintf("ConnectTimeout %d", connectTimeout),
 			fmt.Sprintf("ServerAliveInterval %d", aliveInterval),
 			fmt.Sprintf("ServerAliveCountMax %d", aliveCount),
