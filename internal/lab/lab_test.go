@@ -471,6 +471,8 @@ func testLoss(t *testing.T, l *lab.Lab) {
 }
 
 func testFailHeal(t *testing.T, l *lab.Lab) {
+	card := labtest.Exec(t, l, "nube", "cat", "/sys/class/net/eth0/address")
+	router := labtest.Exec(t, l, "bianco", "sh", "-c", "ping -qc1 192.168.1.1 >/dev/null; ip neigh show 192.168.1.1 | cut -d' ' -f5")
 	labtest.Exec(t, l, "nube", "sh", "-c", "echo kept >/root/kept; echo gone >/run/gone; ip tuntap add wg0 mode tun; nft add table inet mine")
 	if err := l.Fail(t.Context(), "nube"); err != nil {
 		t.Fatal(err)
@@ -492,6 +494,12 @@ func testFailHeal(t *testing.T, l *lab.Lab) {
 	}
 	if !reaches(t, l, "bianco", "192.168.1.12") {
 		t.Error("nube does not answer after it was healed")
+	}
+	if got := labtest.Exec(t, l, "nube", "ip", "-br", "link", "show", "eth0"); !strings.Contains(got, card) {
+		t.Errorf("nube came back with another network card: %q, it had %q", got, card)
+	}
+	if got := labtest.Exec(t, l, "bianco", "ip", "neigh", "show", "192.168.1.1"); !strings.Contains(got, router) || router == "" {
+		t.Errorf("the router changed its address when a port came and went: %q, it was %q", got, router)
 	}
 }
 

@@ -103,7 +103,7 @@ func (w *wirer) space(s topology.Space) error {
 		return nil
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = s.Bridge, mtu
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = s.Bridge, mtu, mac(s.Name, s.Bridge)
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("bridge %s: %w", s.Bridge, err)
 	}
@@ -131,8 +131,11 @@ func (w *wirer) link(l topology.Link) error {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = l.A.Dev, mtu
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: l.B.Dev, PeerNamespace: netlink.NsFd(int(b.ns))}
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = l.A.Dev, mtu, mac(l.A.Space, l.A.Dev)
+	veth := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: l.B.Dev, PeerNamespace: netlink.NsFd(int(b.ns)),
+		PeerHardwareAddr: mac(l.B.Space, l.B.Dev),
+	}
 	if err := a.LinkAdd(veth); err != nil {
 		return err
 	}
@@ -140,6 +143,11 @@ func (w *wirer) link(l topology.Link) error {
 		return err
 	}
 	return b.plug(l.B)
+}
+
+func mac(space, dev string) net.HardwareAddr {
+	m := topology.MAC(space, dev)
+	return m[:]
 }
 
 // plug makes an end a port of its bridge and switches it on.

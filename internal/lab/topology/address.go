@@ -134,3 +134,14 @@ func device(prefix, name string) string {
 	h.Write([]byte(name))
 	return prefix + name[:maxDevice-len(prefix)-7] + fmt.Sprintf("-%06x", h.Sum32()&0xffffff)
 }
+
+// MAC is the hardware address of a device in a space. It follows from the
+// names, so that a machine that is switched on again is to its neighbours the
+// one they knew, and a bridge keeps its own whatever its ports do; else they
+// would send into the void until their memory of it ends.
+func MAC(space, dev string) [6]byte {
+	h := fnv.New64a()
+	h.Write([]byte(space + "/" + dev))
+	sum := h.Sum(nil)
+	return [6]byte{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]} // 02: administered locally (IEEE 802)
+}

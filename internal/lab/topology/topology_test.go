@@ -258,6 +258,7 @@ func TestUnique(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		macs := map[[6]byte]bool{}
 		spaces, devices, routes := map[string]bool{}, map[string]bool{}, map[netip.Prefix]bool{}
 		for _, s := range n.Spaces {
 			if spaces[s.Name] {
@@ -280,6 +281,11 @@ func TestUnique(t *testing.T) {
 					t.Errorf("%s: device %s twice, too long, or nowhere", name, key)
 				}
 				devices[e.Space+"/"+e.Dev] = true
+				mac := topology.MAC(e.Space, e.Dev)
+				if macs[mac] || mac[0]&3 != 2 {
+					t.Errorf("%s: %x is used twice, or no local unicast address", name, mac)
+				}
+				macs[mac] = true
 			}
 		}
 	}
