@@ -379,14 +379,14 @@ func (n onNode) mountedApart() {
 
 // conformance runs the suite that the fake passes on the machine's systemd.
 func (n onNode) conformance() {
-	bin := filepath.Join(n.t.TempDir(), "node.test")
-	build := exec.Command("go", "test", "-c", "-o", bin, "../../internal/deploy/node")
+	bin := filepath.Join(n.t.TempDir(), "systemd.test")
+	build := exec.Command("go", "test", "-c", "-o", bin, "../../internal/deploy/node/systemd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		n.t.Fatalf("build: %v\n%s", err, out)
 	}
-	n.must("lab", "copy", "--name", n.lab, bin, n.name+":/root/node.test")
-	out := n.mustSh("MOGGY_TEST_SYSTEMD=1 /root/node.test -test.run '^TestSystemdReal$' -test.v")
+	n.must("lab", "copy", "--name", n.lab, bin, n.name+":/root/systemd.test")
+	out := n.mustSh("MOGGY_TEST_SYSTEMD=1 /root/systemd.test -test.run '^TestSystemdReal$' -test.v")
 	if !strings.Contains(out, "--- PASS: TestSystemdReal") {
 		n.t.Errorf("not run:\n%s", out)
 	}

@@ -30,10 +30,12 @@ func floors() [][]string {
 			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
 		{"internal/mesh/sim"},
-		// 2 adapters: they touch the world
+		// 2 adapters: they touch the world; those of many uses first
+		{"internal/deploy/node/command", "internal/deploy/node/disk"},
 		{
 			"internal/config/source/sourcetest", "internal/mesh/link",
-			"internal/deploy/node", "internal/deploy/ssh",
+			"internal/deploy/node", "internal/deploy/node/host", "internal/deploy/node/store", "internal/deploy/node/systemd",
+			"internal/deploy/ssh",
 			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/store"
+	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
@@ -202,7 +204,7 @@ func (a *activation) replaced(path string) string {
 		stamp := replacedDir + "/" + a.now().UTC().Format("20060102T150405Z")
 		a.kept = stamp
 		for i := 2; ; i++ {
-			if _, err := os.Lstat(a.disk.real(a.kept)); err != nil {
+			if _, err := os.Lstat(a.disk.Real(a.kept)); err != nil {
 				break
 			}
 			a.kept = stamp + "-" + strconv.Itoa(i)
@@ -215,7 +217,7 @@ func (a *activation) verify(context.Context) error {
 	if err := a.checkParents(a.target); err != nil {
 		return err
 	}
-	v := a.verified(false)
+	v := a.store.Cache(false)
 	if err := a.spoilDrifted(v); err != nil {
 		return err
 	}
@@ -224,7 +226,7 @@ func (a *activation) verify(context.Context) error {
 			return err
 		}
 	}
-	if err := v.save(); err != nil {
+	if err := v.Save(); err != nil {
 		return err
 	}
 	var err error
@@ -240,16 +242,16 @@ func (a *activation) writable() error {
 	dirs := make(map[string]bool)
 	for path, p := range a.placed {
 		if a.look(path, p) != asPlaced {
-			dirs[a.disk.existing(filepath.Dir(path))] = true
+			dirs[a.disk.Existing(filepath.Dir(path))] = true
 		}
 	}
 	for path := range a.ledger.Placed {
 		if _, stays := a.placed[path]; !stays {
-			dirs[a.disk.existing(filepath.Dir(path))] = true
+			dirs[a.disk.Existing(filepath.Dir(path))] = true
 		}
 	}
 	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
-		if err := unix.Access(a.disk.real(dir), unix.W_OK); err != nil {
+		if err := unix.Access(a.disk.Real(dir), unix.W_OK); err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 	}
@@ -258,7 +260,7 @@ func (a *activation) writable() error {
 
 // spoilDrifted makes sure that units running with a file changed by hand are
 // restarted, or reloaded, once the file is right again.
-func (a *activation) spoilDrifted(v *verified) error {
+func (a *activation) spoilDrifted(v *store.Cache) error {
 	current, err := a.linked()
 	if err != nil {
 		return err
@@ -280,26 +282,26 @@ func (a *activation) spoilDrifted(v *verified) error {
 }
 
 // mend puts a file of the target's tree right.
-func (a *activation) mend(v *verified, f fleet.ManifestFile) error {
+func (a *activation) mend(v *store.Cache, f fleet.ManifestFile) error {
 	path := treePath(a.target.Generation, f.Path)
-	got, err := v.digest(path)
+	got, err := v.Digest(path)
 	if err == nil && got == f.Digest {
-		if a.rightMode(path, f.Mode) {
+		if a.disk.RightMode(path, f.Mode) {
 			return nil
 		}
 		a.did(StepVerify, "mode of "+f.Path+" set right")
-		return a.setMode(path, f.Mode)
+		return a.disk.SetMode(path, f.Mode)
 	}
-	store, serr := a.store()
+	have, serr := a.store.List()
 	if serr != nil {
 		return serr
 	}
-	if serr := a.variant(v, store, f); serr != nil {
+	if serr := a.store.Ensure(v, have, f); serr != nil {
 		return hint.Wrap(fmt.Errorf("%s: damaged, and %w", f.Path, serr), "moggy apply sends it again")
 	}
 	if err == nil {
 		to := a.replaced(f.Path)
-		if err := a.disk.keep(path, to); err != nil {
+		if err := a.disk.Keep(path, to); err != nil {
 			return err
 		}
 		a.did(StepVerify, fmt.Sprintf("restored %s; what was there is %s", f.Path, to))
@@ -332,7 +334,7 @@ func (a *activation) stop(ctx context.Context) error {
 		return err
 	}
 	gone = slices.DeleteFunc(gone, func(name string) bool {
-		return slices.ContainsFunc(states, func(s UnitStatus) bool {
+		return slices.ContainsFunc(states, func(s systemd.Status) bool {
 			return s.Name == name && (s.Active == "inactive" || s.Active == "failed")
 		})
 	})
@@ -341,7 +343,7 @@ func (a *activation) stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.await)
 	defer cancel()
-	if err := a.systemd.Do(ctx, Stop, gone...); err != nil {
+	if err := a.systemd.Do(ctx, systemd.Stop, gone...); err != nil {
 		return err
 	}
 	a.did(StepStop, "stopped "+strings.Join(gone, ", "))
@@ -355,9 +357,9 @@ func (a *activation) switchOver(context.Context) error {
 	}
 	a.changed = true
 	if a.target.Generation == 0 {
-		return a.disk.remove(currentLink)
+		return a.disk.Remove(currentLink)
 	}
-	return a.disk.symlink("generations/"+strconv.Itoa(a.target.Generation), currentLink)
+	return a.disk.Symlink("generations/"+strconv.Itoa(a.target.Generation), currentLink)
 }
 
 func (a *activation) link(context.Context) error {
@@ -414,5 +416,5 @@ func (a *activation) settle(context.Context) error {
 			return err
 		}
 	}
-	return a.disk.remove(journalFile)
+	return a.disk.Remove(journalFile)
 }

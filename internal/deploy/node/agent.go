@@ -49,7 +49,7 @@ func (n *Node) Invite(ctx context.Context, i fleet.Invitation) error {
 func (n *Node) askAgent(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, agentPatience)
 	defer cancel()
-	socket := n.disk.real(fleet.AgentSocket)
+	socket := n.disk.Real(fleet.AgentSocket)
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)

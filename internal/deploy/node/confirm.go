@@ -26,12 +26,12 @@ func (h *Held) Confirm(generation int) (fleet.GenerationState, error) {
 	}
 	if !at.Confirmed && generation > 0 {
 		mark := h.now().UTC().Format(time.RFC3339) + " " + h.by + "\n"
-		if err := h.disk.write(confirmedMark(generation), []byte(mark)); err != nil {
+		if err := h.disk.Write(confirmedMark(generation), []byte(mark)); err != nil {
 			return at, readOnlyHint(fmt.Errorf("confirm: generation %d: %w", generation, err))
 		}
 		at.Confirmed = true
 	}
-	if err := h.disk.removeTree(firstDir); err != nil { // the generation has its own
+	if err := h.disk.RemoveTree(firstDir); err != nil { // the generation has its own
 		return at, fmt.Errorf("prune: %w", err)
 	}
 	if err := h.Prune(); err != nil {
@@ -66,7 +66,7 @@ func (h *Held) Prune() error {
 	var rest []fleet.Manifest
 	for _, g := range all {
 		if !slices.Contains(keep, g) {
-			if err := h.disk.removeTree(generationDir(g)); err != nil {
+			if err := h.disk.RemoveTree(generationDir(g)); err != nil {
 				return err
 			}
 			continue
@@ -77,31 +77,8 @@ func (h *Held) Prune() error {
 		}
 		rest = append(rest, m)
 	}
-	if err := h.pruneStore(rest); err != nil {
+	if err := h.store.Prune(rest); err != nil {
 		return err
 	}
-	return h.verified(false).forget()
-}
-
-func (h *Held) pruneStore(kept []fleet.Manifest) error {
-	needed := make(map[string]bool)
-	for _, m := range kept {
-		for _, f := range m.Files {
-			needed[blobPath(f.Digest, f.Mode)] = true
-		}
-	}
-	store, err := h.store()
-	if err != nil {
-		return err
-	}
-	for d, modes := range store {
-		for _, mode := range modes {
-			if path := blobPath(d, mode); !needed[path] {
-				if err := h.disk.remove(path); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
+	return h.store.Cache(false).Forget(storeDir, generationsDir)
 }

@@ -41,12 +41,12 @@ func (n *Node) newReport(generation int) ReportID {
 }
 
 func (n *Node) reportPath(id ReportID) string {
-	return n.disk.real(filepath.Join(reportsDir, filepath.Base(string(id))+".jsonl"))
+	return n.disk.Real(filepath.Join(reportsDir, filepath.Base(string(id))+".jsonl"))
 }
 
 // lastReport is the newest report of a generation's activations.
 func (n *Node) lastReport(generation int) (ReportID, bool) {
-	all, err := filepath.Glob(n.disk.real(filepath.Join(reportsDir, strconv.Itoa(generation)+".*.jsonl")))
+	all, err := filepath.Glob(n.disk.Real(filepath.Join(reportsDir, strconv.Itoa(generation)+".*.jsonl")))
 	if err != nil || len(all) == 0 {
 		return "", false
 	}
@@ -119,7 +119,7 @@ func (n *Node) activating(ctx context.Context, unit string) (bool, error) {
 const keptReports = 20
 
 func (h *Held) pruneReports() error {
-	reports, err := filepath.Glob(h.disk.real(reportsDir + "/*.jsonl"))
+	reports, err := filepath.Glob(h.disk.Real(reportsDir + "/*.jsonl"))
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (n *Node) Reporter(id ReportID) (report func(protocol.Event), closeReport f
 }
 
 func (n *Node) openReport(id ReportID) (*os.File, error) {
-	if err := n.disk.mkdir(reportsDir, 0o700); err != nil {
+	if err := n.disk.Mkdir(reportsDir, 0o700); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
 	f, err := os.OpenFile(n.reportPath(id), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
@@ -131,12 +132,12 @@ func TestDetachOfNothing(t *testing.T) {
 // slowSystemd has units that become active some time after they were started.
 type slowSystemd struct {
 	*FakeSystemd
-	states func(since time.Duration) UnitStatus
+	states func(since time.Duration) systemd.Status
 	from   time.Time
 }
 
-func (s *slowSystemd) Show(_ context.Context, units ...string) ([]UnitStatus, error) {
-	out := make([]UnitStatus, len(units))
+func (s *slowSystemd) Show(_ context.Context, units ...string) ([]systemd.Status, error) {
+	out := make([]systemd.Status, len(units))
 	for i, u := range units {
 		out[i] = s.states(time.Since(s.from))
 		out[i].Name, out[i].Load, out[i].Type = u, "loaded", "simple"
@@ -145,36 +146,36 @@ func (s *slowSystemd) Show(_ context.Context, units ...string) ([]UnitStatus, er
 }
 
 func TestAwait(t *testing.T) {
-	active := func(d time.Duration) UnitStatus { return UnitStatus{Active: "active", ActiveFor: d} }
-	starting := UnitStatus{Active: "activating", Sub: "start"}
+	active := func(d time.Duration) systemd.Status { return systemd.Status{Active: "active", ActiveFor: d} }
+	starting := systemd.Status{Active: "activating", Sub: "start"}
 	tests := map[string]struct {
-		states func(time.Duration) UnitStatus
+		states func(time.Duration) systemd.Status
 		took   time.Duration
 		want   string
 	}{
-		"for an hour already": {func(time.Duration) UnitStatus { return active(time.Hour) }, 0, ""},
-		"just now":            {func(d time.Duration) UnitStatus { return active(d + 1) }, time.Second, ""},
-		"after 20 s": {func(d time.Duration) UnitStatus {
+		"for an hour already": {func(time.Duration) systemd.Status { return active(time.Hour) }, 0, ""},
+		"just now":            {func(d time.Duration) systemd.Status { return active(d + 1) }, time.Second, ""},
+		"after 20 s": {func(d time.Duration) systemd.Status {
 			if d < 20*time.Second {
 				return starting
 			}
 			return active(d - 20*time.Second + 1)
 		}, 21 * time.Second, ""},
-		"never": {func(time.Duration) UnitStatus { return starting }, time.Minute, "still activating (start) after 1m0s"},
-		"fails": {func(d time.Duration) UnitStatus {
+		"never": {func(time.Duration) systemd.Status { return starting }, time.Minute, "still activating (start) after 1m0s"},
+		"fails": {func(d time.Duration) systemd.Status {
 			if d < 5*time.Second {
 				return starting
 			}
-			return UnitStatus{Active: "failed", Result: "exit-code"}
+			return systemd.Status{Active: "failed", Result: "exit-code"}
 		}, 5 * time.Second, "failed (exit-code)"},
-		"crashes at its first breath, again and again": {func(d time.Duration) UnitStatus {
+		"crashes at its first breath, again and again": {func(d time.Duration) systemd.Status {
 			if n := int(d / (500 * time.Millisecond)); n%2 == 1 {
-				return UnitStatus{Active: "activating", Sub: "auto-restart", Result: "signal", Restarts: n / 2}
+				return systemd.Status{Active: "activating", Sub: "auto-restart", Result: "signal", Restarts: n / 2}
 			}
 			return active(d%(500*time.Millisecond) + 1)
 		}, 3500 * time.Millisecond, "keeps crashing (signal)"},
-		"oneshot that is done": {func(time.Duration) UnitStatus {
-			return UnitStatus{Active: "inactive", Result: "success"}
+		"oneshot that is done": {func(time.Duration) systemd.Status {
+			return systemd.Status{Active: "inactive", Result: "success"}
 		}, 0, ""},
 	}
 	for name, tt := range tests {
@@ -183,7 +184,7 @@ func TestAwait(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m.Node.await = time.Minute
 				started := time.Now()
-				m.Node.systemd = &slowSystemd{m.systemd, func(d time.Duration) UnitStatus {
+				m.Node.systemd = &slowSystemd{m.systemd, func(d time.Duration) systemd.Status {
 					u := tt.states(d)
 					return u
 				}, started}
@@ -209,10 +210,10 @@ func TestAwait(t *testing.T) {
 // oneshots has only units that ran to their end.
 type oneshots struct{ *FakeSystemd }
 
-func (oneshots) Show(_ context.Context, units ...string) ([]UnitStatus, error) {
-	out := make([]UnitStatus, len(units))
+func (oneshots) Show(_ context.Context, units ...string) ([]systemd.Status, error) {
+	out := make([]systemd.Status, len(units))
 	for i, u := range units {
-		out[i] = UnitStatus{Name: u, Load: "loaded", Type: "oneshot", Active: "inactive", Result: "success"}
+		out[i] = systemd.Status{Name: u, Load: "loaded", Type: "oneshot", Active: "inactive", Result: "success"}
 	}
 	return out, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/store"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -22,12 +23,12 @@ const maxShown = 1 << 20
 // drift compares what a generation has outside our directory with what the
 // machine shows there, sorted by path: the managed files, and the links that
 // enable units.
-func (n *Node) drift(v *verified, m fleet.Manifest) []fleet.Drift {
+func (n *Node) drift(v *store.Cache, m fleet.Manifest) []fleet.Drift {
 	placed, err := n.placements(m)
 	if err != nil {
 		placed = make(map[string]placement) // a unit file is gone: every file is looked at by itself
 		for _, f := range m.Files {
-			placed[f.Path] = placement{Link: n.disk.real(currentLink + "/root" + f.Path)}
+			placed[f.Path] = placement{Link: n.disk.Real(currentLink + "/root" + f.Path)}
 		}
 	}
 	var out []fleet.Drift
@@ -48,7 +49,7 @@ func (n *Node) drift(v *verified, m fleet.Manifest) []fleet.Drift {
 
 // driftOf says how one path differs, "" if it does not. Of a link that enables
 // a unit, f is zero.
-func (n *Node) driftOf(v *verified, generation int, f fleet.ManifestFile, at string, p placement) fleet.DriftKind {
+func (n *Node) driftOf(v *store.Cache, generation int, f fleet.ManifestFile, at string, p placement) fleet.DriftKind {
 	switch n.look(at, p) {
 	case absent:
 		return fleet.DriftMissing
@@ -65,40 +66,28 @@ func (n *Node) driftOf(v *verified, generation int, f fleet.ManifestFile, at str
 		return "" // what the machine shows is right; the tree is our own affair
 	}
 	path := treePath(generation, f.Path)
-	got, err := v.digest(path)
+	got, err := v.Digest(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fleet.DriftMissing
 	case err != nil || got != f.Digest:
 		return fleet.DriftChanged
 	}
-	if !n.rightMode(path, f.Mode) {
+	if !n.disk.RightMode(path, f.Mode) {
 		return fleet.DriftMode
 	}
 	return ""
 }
 
-// rightMode says whether a file's permission bits and owner are as they should
-// be.
-func (n *Node) rightMode(path string, want uint32) bool {
-	st, err := os.Lstat(n.disk.real(path))
-	if err != nil {
-		return false
-	}
-	uid, gid := owner(st)
-	mode := st.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
-	return mode == fs.FileMode(want) && uid == os.Geteuid() && gid == os.Getegid()
-}
-
 // shown is what a path shows now, where it is text and not too long. A link
 // that is not ours is not followed: where it leads may be a secret.
 func (n *Node) shown(path string) (content string, ok bool) {
-	target, err := os.Readlink(n.disk.real(path))
-	if err == nil && !strings.HasPrefix(target, n.disk.real(currentLink)+"/") {
+	target, err := os.Readlink(n.disk.Real(path))
+	if err == nil && !strings.HasPrefix(target, n.disk.Real(currentLink)+"/") {
 		return "-> " + target + "\n", utf8.ValidString(target)
 	}
 	// A pipe put there by hand must not make us wait for a writer.
-	f, err := os.OpenFile(n.disk.real(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(n.disk.Real(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", false
 	}

@@ -19,7 +19,7 @@ type crash struct{ op, path string }
 // crashing runs work that is killed at the k-th change of the disk. It says
 // whether the work came to its end before that.
 func (m *machine) crashing(k int, work func() error) (ended bool, at crash, err error) {
-	m.disk.fault = func(op, path string) error {
+	m.disk.Fault = func(op, path string) error {
 		if k == 0 {
 			panic(crash{op, path})
 		}
@@ -27,7 +27,7 @@ func (m *machine) crashing(k int, work func() error) (ended bool, at crash, err 
 		return nil
 	}
 	defer func() {
-		m.disk.fault = nil
+		m.disk.Fault = nil
 		if c, ok := recover().(crash); ok {
 			at = c
 		}
@@ -252,7 +252,7 @@ func TestDiskFullAnywhere(t *testing.T) {
 		m := prepared(t, false)
 		failed = false
 		left := k
-		m.disk.fault = func(string, string) error {
+		m.disk.Fault = func(string, string) error {
 			if left--; left >= 0 || failed && errno == unix.ENOSPC {
 				return nil
 			}
@@ -263,7 +263,7 @@ func TestDiskFullAnywhere(t *testing.T) {
 		if err == nil {
 			_, err = m.tryActivate(2)
 		}
-		m.disk.fault = nil
+		m.disk.Fault = nil
 		if failed != (err != nil) || failed && !errors.Is(err, errno) {
 			t.Fatalf("change %d: %v", k, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -67,37 +66,6 @@ func FuzzInstallLinks(f *testing.F) {
 			if path.Clean(l) != l || path.Dir(dir) != protocol.SystemdDir || ext != ".wants" && ext != ".requires" && ext != ".upholds" {
 				t.Errorf("a link at %q", l)
 			}
-		}
-	})
-}
-
-func TestParseShow(t *testing.T) {
-	const block = `Type=simple
-Result=success
-NRestarts=2
-LoadState=loaded
-ActiveState=active
-SubState=running
-ActiveEnterTimestampMonotonic=5000000`
-	want := UnitStatus{
-		Name: "a.service", Load: "loaded", Active: "active", Sub: "running", Type: "simple", Result: "success", Restarts: 2, ActiveFor: 3 * time.Second,
-	}
-	if diff := cmp.Diff(want, parseShow("a.service", block, 8*time.Second)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	got := parseShow("a.timer", "LoadState=loaded\nActiveState=inactive\nNRestarts=[not set]\nActiveEnterTimestampMonotonic=0", time.Second)
-	if got.ActiveFor != 0 || got.Restarts != 0 || got.runs() {
-		t.Errorf("%+v", got)
-	}
-}
-
-// FuzzParseShow: systemctl's words, whatever they are, do not stop us.
-func FuzzParseShow(f *testing.F) {
-	f.Add("LoadState=loaded\nActiveState=active\nActiveEnterTimestampMonotonic=5000000")
-	f.Fuzz(func(t *testing.T, block string) {
-		u := parseShow("a.service", block, time.Hour)
-		if u.ActiveFor < 0 || u.Name != "a.service" || u.ActiveFor > 0 && !u.runs() {
-			t.Errorf("%+v", u)
 		}
 	})
 }

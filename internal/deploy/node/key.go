@@ -31,7 +31,7 @@ func (h *Held) Init() (fleet.Key, error) {
 	secret[0] &= 248
 	secret[31] = secret[31]&127 | 64
 	text := base64.StdEncoding.EncodeToString(secret) + "\n"
-	if err := h.disk.write(MeshKeyPath, []byte(text)); err != nil {
+	if err := h.disk.Write(MeshKeyPath, []byte(text)); err != nil {
 		return key, readOnlyHint(fmt.Errorf("mesh key: %w", err))
 	}
 	return h.MeshKey()
@@ -40,7 +40,7 @@ func (h *Held) Init() (fleet.Key, error) {
 // MeshKey is the public half of the node's mesh key. It is fs.ErrNotExist
 // before Init.
 func (n *Node) MeshKey() (fleet.Key, error) {
-	b, err := os.ReadFile(n.disk.real(MeshKeyPath))
+	b, err := os.ReadFile(n.disk.Real(MeshKeyPath))
 	if err != nil {
 		return fleet.Key{}, fmt.Errorf("mesh key: %w", err)
 	}

@@ -73,7 +73,7 @@ func (n *Node) expect(l *ledger, placed map[string]placement) bool {
 		if had, ok := l.Placed[path]; !ok || had != p {
 			l.Placed[path], grown = p, true
 		}
-		for _, dir := range n.disk.missingDirs(path) {
+		for _, dir := range n.disk.MissingDirs(path) {
 			if !slices.Contains(l.Dirs, dir) {
 				l.Dirs, grown = append(l.Dirs, dir), true
 			}
@@ -146,10 +146,10 @@ func (l *ledger) keepUnits(m fleet.Manifest) {
 func (h *Held) dropDirs(l *ledger) error {
 	var left []string
 	for _, dir := range slices.Backward(l.Dirs) {
-		entries, err := os.ReadDir(h.disk.real(dir))
+		entries, err := os.ReadDir(h.disk.Real(dir))
 		switch {
 		case err == nil && len(entries) == 0:
-			if err := h.disk.remove(dir); err != nil {
+			if err := h.disk.Remove(dir); err != nil {
 				return err
 			}
 		case err == nil:

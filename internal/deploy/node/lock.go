@@ -43,7 +43,7 @@ func (n *Node) Lock(ctx context.Context, what string) (*Held, error) {
 	if err := n.layout(); err != nil {
 		return nil, readOnlyHint(fmt.Errorf("%s: %w", Dir, err))
 	}
-	f, err := os.OpenFile(n.disk.real(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(n.disk.Real(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, readOnlyHint(fmt.Errorf("lock: %w", err))
 	}
@@ -114,7 +114,7 @@ func lockedBy(f *os.File) error {
 
 // held says whether somebody has the lock now.
 func (n *Node) held() bool {
-	f, err := os.Open(n.disk.real(lockFile))
+	f, err := os.Open(n.disk.Real(lockFile))
 	if err != nil {
 		return false
 	}

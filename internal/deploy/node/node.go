@@ -33,12 +33,18 @@
 package node
 
 import (
+	"context"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/command"
+	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
+	"github.com/moggyfleet/moggy/internal/deploy/node/host"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/store"
+	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -71,6 +77,24 @@ const reportsDir = "/run/moggy-node"
 // keptGenerations is how many stay on disk when one is confirmed.
 const keptGenerations = 3
 
+// Names from the rooms inside, so that who makes a Node needs to know one
+// package.
+type (
+	// Systemd is the machine's service manager.
+	Systemd = systemd.Manager
+	// Systemctl is the real one.
+	Systemctl = systemd.Systemctl
+	// FakeSystemd starts nothing, for tests.
+	FakeSystemd = systemd.Fake
+	// Runner runs the machine's commands.
+	Runner = command.Runner
+)
+
+// RunCommand is the real Runner.
+func RunCommand(ctx context.Context, env []string, name string, args ...string) ([]byte, error) {
+	return command.Run(ctx, env, name, args...)
+}
+
 // Options are what a Node is made from.
 type Options struct {
 	// Root is "/" on a machine, another directory in tests. Every path this
@@ -89,9 +113,10 @@ type Options struct {
 // Node is one machine. It holds no state of its own: everything is on disk,
 // and what changes the disk needs the lock (Held).
 type Node struct {
-	disk    disk
+	disk    *disk.Disk
+	store   store.Store
 	systemd Systemd
-	run     Runner
+	host    host.Host
 	now     func() time.Time
 	version string
 	by      string
@@ -109,9 +134,9 @@ type Node struct {
 // New returns the node at a root directory. It touches nothing.
 func New(o Options) *Node {
 	n := &Node{
-		disk:    disk{root: o.Root, sync: true},
+		disk:    &disk.Disk{Root: o.Root},
 		systemd: o.Systemd,
-		run:     o.Run,
+		host:    host.Host{Root: o.Root, Arch: runtime.GOARCH, Run: o.Run, Now: o.Now},
 		now:     o.Now,
 		version: o.Version,
 		by:      o.By,
@@ -120,15 +145,22 @@ func New(o Options) *Node {
 
 		linkAbove: 1 << 20,
 	}
+	n.store = store.Store{Disk: n.disk, Dir: storeDir, Known: verifiedFile, Now: o.Now}
 	if n.await == 0 {
 		n.await = time.Minute
 	}
-	n.apart = func() bool { return !n.disk.sameMount(Dir, protocol.SystemdDir) }
+	n.apart = func() bool { return !n.disk.SameMount(Dir, protocol.SystemdDir) }
 	return n
 }
 
 // Arch is the machine's architecture, as Go names it.
 func (n *Node) Arch() string { return n.arch }
+
+// Packages installs those that are not there, by their names in Debian, and says
+// which they were. It does not need the lock: package managers have their own.
+func (n *Node) Packages(ctx context.Context, names []string) ([]string, error) {
+	return n.host.Install(ctx, names)
+}
 
 // layout makes the directories that must be there. Others than root may pass
 // through those that links lead through, and see into none.
@@ -142,7 +174,7 @@ func (n *Node) layout() error {
 		{generationsDir, 0o711},
 		{keysDir, 0o700},
 	} {
-		if err := n.disk.mkdir(d.path, d.mode); err != nil {
+		if err := n.disk.Mkdir(d.path, d.mode); err != nil {
 			return err
 		}
 	}

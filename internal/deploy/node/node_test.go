@@ -3,10 +3,13 @@ package node
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,10 +31,10 @@ func newMachine(t *testing.T) *machine {
 	root := tempDir(t)
 	m := &machine{t: t, root: root, systemd: &FakeSystemd{Root: root, Config: "/etc/moggy/mesh.json"}}
 	m.Node = New(Options{
-		Root: root, Systemd: m.systemd, Run: FakePackages("nftables"), Now: time.Now,
+		Root: root, Systemd: m.systemd, Run: fakePackages("nftables"), Now: time.Now,
 		Version: "test", By: "nico@laptop", Await: 5 * time.Second,
 	})
-	m.disk.sync, m.linkAbove = false, 1000
+	m.disk.NoSync, m.linkAbove = true, 1000
 	for _, dir := range []string{"/etc/systemd/system", "/usr/local/bin", "/var/lib", "/run", "/etc/ssh/sshd_config.d"} {
 		if err := os.MkdirAll(root+dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -259,5 +262,20 @@ func (m *machine) whole(g *generation) {
 	o := m.observe()
 	if o.Current.Number != g.Generation || len(o.Drift) > 0 || o.Activation != nil {
 		m.t.Errorf("observed generation %d, drift %v, activation %+v; want %d and none", o.Current.Number, o.Drift, o.Activation, g.Generation)
+	}
+}
+
+// fakePackages is a Runner for a machine on which the packages are installed,
+// and nothing else can be run.
+func fakePackages(installed ...string) Runner {
+	return func(_ context.Context, _ []string, name string, _ ...string) ([]byte, error) {
+		if name != "dpkg-query" {
+			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+		}
+		var out strings.Builder
+		for _, p := range installed {
+			fmt.Fprintf(&out, "%s installed\n", p)
+		}
+		return []byte(out.String()), nil
 	}
 }

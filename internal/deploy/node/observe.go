@@ -24,8 +24,9 @@ type Look struct {
 func (n *Node) Observe(ctx context.Context, look Look) (fleet.Observed, error) {
 	o := fleet.Observed{
 		Version: fleet.ObservedVersion, Moggy: n.version,
-		System: n.system(), HostKeys: n.hostKeys(), Kept: n.generations(), Activation: n.pending(),
+		System: n.host.System(), HostKeys: n.host.Keys(), Kept: n.generations(), Activation: n.pending(),
 	}
+	o.System.DiskTotal, o.System.DiskFree, _ = n.space() // stays 0
 	var err error
 	if o.MeshKey, err = n.MeshKey(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return o, err
@@ -41,12 +42,12 @@ func (n *Node) Observe(ctx context.Context, look Look) (fleet.Observed, error) {
 	}
 	var wait sync.WaitGroup
 	wait.Go(func() { o.Mesh = n.meshStatus(ctx) })
-	wait.Go(func() { o.Missing = n.missingPackages(ctx, m.Packages) })
+	wait.Go(func() { o.Missing = n.host.Missing(ctx, m.Packages) })
 	wait.Go(func() { o.Units = n.unitStates(ctx, m) })
-	v := n.verified(look.Deep)
+	v := n.store.Cache(look.Deep)
 	o.Drift = n.drift(v, m)
 	o.Contents = n.contents(m, look.Content)
-	v.save() //nolint:errcheck // a full or read-only disk makes looking slower, not impossible
+	v.Save() //nolint:errcheck // a full or read-only disk makes looking slower, not impossible
 	wait.Wait()
 	return o, nil
 }

@@ -19,32 +19,10 @@ import (
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-func TestObserveMachine(t *testing.T) {
+func TestObserveLeavesNothing(t *testing.T) {
 	m := newMachine(t)
-	m.write("/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME='x'\n")
-	m.write("/proc/loadavg", "0.42 0.30 0.20 1/234 5678\n")
-	m.write("/proc/uptime", "1000.50 3000.00\n")
-	m.write("/proc/1/stat", "1 (sys temd) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 40000 170000 3000\n")
-	m.write("/proc/meminfo", "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n")
-	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE6nN7JmD5inEGLCqarJIUaR5v+M5rCW5EsArBmG7MmS"
-	m.write("/etc/ssh/ssh_host_ed25519_key.pub", key+" root@ziggy\n")
-	m.write("/etc/ssh/ssh_host_bad_key.pub", "garbage\n")
 	o := m.observe()
-	s := o.System
-	if s.OS != "debian" || s.OSVersion != "12" || s.Load1 != 0.42 || s.MemTotal != 16000<<10 || s.MemFree != 8000<<10 {
-		t.Errorf("%+v", s)
-	}
-	// The first process started 400 s after the kernel.
-	if s.Uptime != 600*time.Second+500*time.Millisecond {
-		t.Errorf("uptime %s, want 10m0.5s", s.Uptime)
-	}
-	if s.CPUs == 0 || s.Kernel == "" || s.DiskTotal == 0 || s.Clock.IsZero() {
-		t.Errorf("%+v", s)
-	}
-	if diff := cmp.Diff([]string{key}, o.HostKeys); diff != "" {
-		t.Errorf("host keys (-want +got):\n%s", diff)
-	}
-	if o.Current.Number != 0 || o.Manifest != nil || !o.MeshKey.IsZero() || o.Mesh != nil {
+	if o.Current.Number != 0 || o.Manifest != nil || !o.MeshKey.IsZero() || o.Mesh != nil || o.System.DiskTotal == 0 {
 		t.Errorf("of a machine without us: %+v", o)
 	}
 	if _, err := os.Lstat(m.root + Dir); !errors.Is(err, fs.ErrNotExist) {
@@ -94,18 +72,18 @@ func TestObserveGeneration(t *testing.T) {
 func TestObserveBelievesInodes(t *testing.T) {
 	m := newMachine(t)
 	m.apply(ordinary(1, "a"))
-	m.Node.now = func() time.Time { return time.Now().Add(time.Minute) } // every stamp is old enough
+	m.store.Now = func() time.Time { return time.Now().Add(time.Minute) } // every stamp is old enough
 	m.observe()
 	b, err := os.ReadFile(m.root + verifiedFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var known map[string]stamp
+	var known map[string]map[string]any
 	if err := json.Unmarshal(b, &known); err != nil || len(known) == 0 {
 		t.Fatalf("%v, %d entries", err, len(known))
 	}
 	for k, s := range known {
-		s.SHA = "a lie"
+		s["sha256"] = "a lie"
 		known[k] = s
 	}
 	if b, err = json.Marshal(known); err != nil {
@@ -234,7 +212,7 @@ func TestSilentAgentDoesNotHoldUp(t *testing.T) {
 func BenchmarkObserve(b *testing.B) {
 	root := b.TempDir()
 	n := New(Options{
-		Root: root, Systemd: &FakeSystemd{Root: root}, Run: FakePackages(), Now: func() time.Time { return time.Now().Add(time.Minute) },
+		Root: root, Systemd: &FakeSystemd{Root: root}, Run: fakePackages(), Now: func() time.Time { return time.Now().Add(time.Minute) },
 	})
 	g := newGeneration(1).file("/usr/local/bin/moggy", 0o755, strings.Repeat("moggy\n", 60<<20/6)).file("/etc/moggy/mesh.json", 0o644, "{}")
 	h, err := n.Lock(b.Context(), "bench")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -29,7 +30,7 @@ func (n *Node) placements(m fleet.Manifest) (map[string]placement, error) {
 			out[f.Path] = placement{Copy: f.Digest, Mode: f.Mode}
 			continue
 		}
-		out[f.Path] = placement{Link: n.disk.real(currentLink + "/root" + f.Path)}
+		out[f.Path] = placement{Link: n.disk.Real(currentLink + "/root" + f.Path)}
 	}
 	for _, u := range m.Units {
 		if u.Foreign {
@@ -39,7 +40,7 @@ func (n *Node) placements(m fleet.Manifest) (map[string]placement, error) {
 		if !ok {
 			return nil, fmt.Errorf("unit %s: no unit file in its generation", u.Name)
 		}
-		content, err := os.ReadFile(n.disk.real(treePath(m.Generation, f.Path)))
+		content, err := os.ReadFile(n.disk.Real(treePath(m.Generation, f.Path)))
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +49,7 @@ func (n *Node) placements(m fleet.Manifest) (map[string]placement, error) {
 			return nil, err
 		}
 		for path, target := range links {
-			out[path] = placement{Link: n.disk.real(target)}
+			out[path] = placement{Link: n.disk.Real(target)}
 		}
 	}
 	return out, nil
@@ -67,20 +68,20 @@ const (
 
 // look compares what is at path with the placement.
 func (n *Node) look(path string, p placement) found {
-	st, err := os.Lstat(n.disk.real(path))
+	st, err := os.Lstat(n.disk.Real(path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return absent
 	case err != nil:
 		return obstacle
 	case st.Mode()&fs.ModeSymlink != 0:
-		target, err := os.Readlink(n.disk.real(path))
+		target, err := os.Readlink(n.disk.Real(path))
 		switch {
 		case err != nil:
 			return obstacle
 		case p.Link != "" && target == p.Link:
 			return asPlaced
-		case strings.HasPrefix(target, n.disk.real(currentLink)+"/"):
+		case strings.HasPrefix(target, n.disk.Real(currentLink)+"/"):
 			return otherOurs
 		}
 		return foreign
@@ -89,13 +90,13 @@ func (n *Node) look(path string, p placement) found {
 	case p.Copy == "":
 		return foreign
 	}
-	content, err := os.ReadFile(n.disk.real(path))
-	switch uid, gid := owner(st); {
+	content, err := os.ReadFile(n.disk.Real(path))
+	switch {
 	case err != nil:
 		return obstacle
 	case fleet.DigestOf(content) != p.Copy:
 		return foreign
-	case st.Mode().Perm() != fs.FileMode(p.Mode) || uid != os.Geteuid() || gid != os.Getegid():
+	case !n.disk.RightMode(path, p.Mode):
 		return otherOurs
 	}
 	return asPlaced
@@ -112,7 +113,7 @@ func (a *activation) place(path string, p placement) (said string, err error) {
 	}
 	switch is {
 	case asPlaced:
-		return "", a.disk.discard(tempName(path))
+		return "", a.disk.Discard(disk.TempName(path))
 	case obstacle:
 		return "", hint.New(fmt.Sprintf("%s: something is there that is no file", path), "move it away on the node, then apply again")
 	case foreign:
@@ -120,8 +121,8 @@ func (a *activation) place(path string, p placement) (said string, err error) {
 			return "", err
 		}
 	case absent:
-		for _, dir := range a.disk.missingDirs(path) {
-			if err := a.disk.mkdir(dir, 0o755); err != nil {
+		for _, dir := range a.disk.MissingDirs(path) {
+			if err := a.disk.Mkdir(dir, 0o755); err != nil {
 				return "", err
 			}
 		}
@@ -130,26 +131,26 @@ func (a *activation) place(path string, p placement) (said string, err error) {
 		said = "replaced " + path
 	}
 	if p.Link != "" {
-		return said, a.disk.symlink(p.Link, path)
+		return said, a.disk.Symlink(p.Link, path)
 	}
-	tmp := tempName(path)
-	if err := a.disk.discard(tmp); err != nil {
+	tmp := disk.TempName(path)
+	if err := a.disk.Discard(tmp); err != nil {
 		return "", err
 	}
-	if err := a.disk.copy(treePath(a.target.Generation, path), tmp); err != nil {
+	if err := a.disk.Copy(treePath(a.target.Generation, path), tmp); err != nil {
 		return "", err
 	}
-	return said, a.disk.rename(tmp, path)
+	return said, a.disk.Rename(tmp, path)
 }
 
 // ourCopy says whether a path holds a copy that one of our generations put
 // there: nothing is lost with it.
 func (a *activation) ourCopy(path string) bool {
-	st, err := os.Lstat(a.disk.real(path))
+	st, err := os.Lstat(a.disk.Real(path))
 	if err != nil || !st.Mode().IsRegular() {
 		return false
 	}
-	content, err := os.ReadFile(a.disk.real(path))
+	content, err := os.ReadFile(a.disk.Real(path))
 	if err != nil {
 		return false
 	}
@@ -167,8 +168,8 @@ func (a *activation) ourCopy(path string) bool {
 // keep gives what a path holds a second place, where it stays.
 func (a *activation) keep(path string, managed bool) (said string, err error) {
 	to := originalDir + path
-	if _, err := os.Lstat(a.disk.real(to)); err == nil && !managed {
-		if a.disk.same(path, to) {
+	if _, err := os.Lstat(a.disk.Real(to)); err == nil && !managed {
+		if a.disk.Same(path, to) {
 			return "took over " + path, nil // an earlier attempt kept it
 		}
 		managed = true
@@ -176,7 +177,7 @@ func (a *activation) keep(path string, managed bool) (said string, err error) {
 	if managed {
 		to = a.replaced(path)
 	}
-	if err := a.disk.keep(path, to); err != nil {
+	if err := a.disk.Keep(path, to); err != nil {
 		return "", fmt.Errorf("%s: keeping what is there: %w", path, err)
 	}
 	if managed {
@@ -185,67 +186,15 @@ func (a *activation) keep(path string, managed bool) (said string, err error) {
 	return fmt.Sprintf("took over %s; what was there is %s", path, to), nil
 }
 
-// same says whether two paths hold the same thing.
-func (d disk) same(a, b string) bool {
-	sa, err := os.Lstat(d.real(a))
-	if err != nil {
-		return false
-	}
-	sb, err := os.Lstat(d.real(b))
-	if err != nil || sa.Mode() != sb.Mode() {
-		return false
-	}
-	if os.SameFile(sa, sb) {
-		return true
-	}
-	if sa.Mode()&fs.ModeSymlink != 0 {
-		ta, erra := os.Readlink(d.real(a))
-		tb, errb := os.Readlink(d.real(b))
-		return erra == nil && errb == nil && ta == tb
-	}
-	ca, erra := os.ReadFile(d.real(a))
-	cb, errb := os.ReadFile(d.real(b))
-	return erra == nil && errb == nil && string(ca) == string(cb)
-}
-
-// keep puts what is at from, a file or a link, at to as well, in directories
-// that only root may enter.
-func (d disk) keep(from, to string) error {
-	for _, dir := range d.missingDirs(to) {
-		if err := d.mkdir(dir, 0o700); err != nil {
-			return err
-		}
-	}
-	st, err := os.Lstat(d.real(from))
-	if err != nil {
-		return err
-	}
-	if st.Mode()&fs.ModeSymlink != 0 {
-		target, err := os.Readlink(d.real(from))
-		if err != nil {
-			return err
-		}
-		return d.symlink(target, to)
-	}
-	tmp := tempName(to)
-	if err := d.discard(tmp); err != nil {
-		return err
-	}
-	if err := d.link(from, tmp); err != nil {
-		return errors.Join(err, d.discard(tmp))
-	}
-	return d.rename(tmp, to)
-}
-
 // unplace takes away what we put at a path that is managed no more, and gives
 // back what was there before us. What somebody put there since stays. It says
 // what it did, "" if nothing.
 func (a *activation) unplace(path string, p placement) (said string, err error) {
-	if err := a.disk.discard(tempName(path)); err != nil {
+	if err := a.disk.Discard(disk.TempName(path)); err != nil {
 		return "", err
 	}
 	original := originalDir + path
-	_, err = os.Lstat(a.disk.real(original))
+	_, err = os.Lstat(a.disk.Real(original))
 	had := err == nil
 	is := a.look(path, p)
 	if is == foreign && p.Copy != "" && a.ourCopy(path) {
@@ -259,36 +208,28 @@ func (a *activation) unplace(path string, p placement) (said string, err error) 
 	case is == absent:
 		return "", nil
 	}
-	return "removed " + path, a.disk.remove(path)
+	return "removed " + path, a.disk.Remove(path)
 }
 
 // giveBack moves what a path held before us to where it was.
 func (a *activation) giveBack(original, path string) error {
-	for _, dir := range a.disk.missingDirs(path) {
-		if err := a.disk.mkdir(dir, 0o755); err != nil {
+	for _, dir := range a.disk.MissingDirs(path) {
+		if err := a.disk.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	if a.disk.sameFileSystem(filepath.Dir(original), filepath.Dir(path)) {
-		return a.disk.rename(original, path)
+	if a.disk.SameFileSystem(filepath.Dir(original), filepath.Dir(path)) {
+		return a.disk.Rename(original, path)
 	}
-	tmp := tempName(path)
-	if err := a.disk.discard(tmp); err != nil {
+	tmp := disk.TempName(path)
+	if err := a.disk.Discard(tmp); err != nil {
 		return err
 	}
-	if err := a.disk.keepAt(original, tmp); err != nil {
-		return errors.Join(err, a.disk.discard(tmp))
+	if err := a.disk.Duplicate(original, tmp); err != nil {
+		return errors.Join(err, a.disk.Discard(tmp))
 	}
-	if err := a.disk.rename(tmp, path); err != nil {
+	if err := a.disk.Rename(tmp, path); err != nil {
 		return err
 	}
-	return a.disk.remove(original)
-}
-
-// keepAt copies a file or link.
-func (d disk) keepAt(from, to string) error {
-	if target, err := os.Readlink(d.real(from)); err == nil {
-		return d.symlink(target, to)
-	}
-	return d.copy(from, to)
+	return a.disk.Remove(original)
 }

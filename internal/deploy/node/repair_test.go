@@ -207,7 +207,7 @@ func TestDamagedBeyondTheNode(t *testing.T) {
 	m.apply(g)
 	f, _ := g.File("/usr/local/bin/moggy")
 	os.Remove(m.root + treePath(1, f.Path))
-	os.Remove(m.root + blobPath(f.Digest, f.Mode))
+	os.Remove(m.root + m.store.Path(f.Digest, f.Mode))
 	_, err := m.tryActivate(1)
 	if err == nil || !strings.Contains(err.Error(), "/usr/local/bin/moggy: damaged") {
 		t.Errorf("error %v", err)
@@ -226,7 +226,7 @@ func TestPrune(t *testing.T) {
 	}
 	for v, want := range map[string]bool{"a": false, "b": false, "c": true, "e": true} {
 		f, _ := ordinary(1, v).File("/etc/moggy/mesh.json")
-		if _, err := os.Lstat(m.root + blobPath(f.Digest, f.Mode)); (err == nil) != want {
+		if _, err := os.Lstat(m.root + m.store.Path(f.Digest, f.Mode)); (err == nil) != want {
 			t.Errorf("content of %s is in the store: %t, want %t", v, err == nil, want)
 		}
 	}

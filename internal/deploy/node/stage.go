@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -44,6 +45,16 @@ func (h *Held) Receive(r io.Reader) (protocol.Staged, error) {
 		return protocol.Staged{}, errors.New("stage: the stream goes on after its last blob")
 	}
 	return h.Stage(head.Manifest)
+}
+
+// Missing are the digests that must be sent before the manifest can be staged,
+// sorted.
+func (n *Node) Missing(m fleet.Manifest) ([]fleet.Digest, error) { return n.store.Missing(m) }
+
+// PutBlob stores content for files of that mode. It reads r to its end, and
+// leaves nothing when the content has another digest or does not fit.
+func (h *Held) PutBlob(d fleet.Digest, mode uint32, r io.Reader) error {
+	return readOnlyHint(h.store.Put(d, mode, r))
 }
 
 // exactly reads that many bytes, and calls it an error when there are fewer.
@@ -129,13 +140,13 @@ func (n *Node) replaceable(generation int) error {
 // supply sees to it that the store has every file of the manifest under its
 // mode, and that programs are for this machine.
 func (h *Held) supply(m fleet.Manifest) error {
-	store, err := h.store()
+	have, err := h.store.List()
 	if err != nil {
 		return err
 	}
-	v := h.verified(false)
+	v := h.store.Cache(false)
 	for _, f := range m.Files {
-		if err := h.variant(v, store, f); err != nil {
+		if err := h.store.Ensure(v, have, f); err != nil {
 			return err
 		}
 		if err := h.runnable(f); err != nil {
@@ -147,7 +158,7 @@ func (h *Held) supply(m fleet.Manifest) error {
 		if u.Foreign || !ok {
 			continue
 		}
-		content, err := os.ReadFile(h.disk.real(blobPath(f.Digest, f.Mode)))
+		content, err := os.ReadFile(h.disk.Real(h.store.Path(f.Digest, f.Mode)))
 		if err != nil {
 			return err
 		}
@@ -155,7 +166,7 @@ func (h *Held) supply(m fleet.Manifest) error {
 			return err
 		}
 	}
-	return v.save()
+	return v.Save()
 }
 
 // machines are ELF's names for Go's.
@@ -171,7 +182,7 @@ func (n *Node) runnable(f fleet.ManifestFile) error {
 	if f.Mode&0o111 == 0 || !known {
 		return nil
 	}
-	file, err := os.Open(n.disk.real(blobPath(f.Digest, f.Mode)))
+	file, err := os.Open(n.disk.Real(n.store.Path(f.Digest, f.Mode)))
 	if err != nil {
 		return err
 	}
@@ -190,21 +201,21 @@ func (n *Node) runnable(f fleet.ManifestFile) error {
 // build makes the generation's directory beside its place, and moves it there.
 func (h *Held) build(m fleet.Manifest) error {
 	final := generationDir(m.Generation)
-	if err := h.disk.removeTree(final); err != nil {
+	if err := h.disk.RemoveTree(final); err != nil {
 		return err
 	}
-	tmp := tempName(final)
-	if err := h.disk.mkdir(tmp, 0o711); err != nil {
+	tmp := disk.TempName(final)
+	if err := h.disk.Mkdir(tmp, 0o711); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := h.disk.write(tmp+"/manifest.json", append(b, '\n')); err != nil {
+	if err := h.disk.Write(tmp+"/manifest.json", append(b, '\n')); err != nil {
 		return err
 	}
-	if err := h.disk.mkdir(tmp+"/root", 0o755); err != nil {
+	if err := h.disk.Mkdir(tmp+"/root", 0o755); err != nil {
 		return err
 	}
 	for _, f := range m.Files {
@@ -212,33 +223,33 @@ func (h *Held) build(m fleet.Manifest) error {
 			return err
 		}
 	}
-	return h.disk.rename(tmp, final)
+	return h.disk.Rename(tmp, final)
 }
 
 // treeFile makes one file of a generation's tree, over whatever is there.
 func (h *Held) treeFile(f fleet.ManifestFile, path string) error {
-	for _, dir := range h.disk.missingDirs(path) {
-		if err := h.disk.mkdir(dir, 0o755); err != nil {
+	for _, dir := range h.disk.MissingDirs(path) {
+		if err := h.disk.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	blob := blobPath(f.Digest, f.Mode)
-	st, err := os.Lstat(h.disk.real(blob))
+	blob := h.store.Path(f.Digest, f.Mode)
+	st, err := os.Lstat(h.disk.Real(blob))
 	if err != nil {
 		return err
 	}
-	tmp := tempName(path)
-	if err := h.disk.discard(tmp); err != nil {
+	tmp := disk.TempName(path)
+	if err := h.disk.Discard(tmp); err != nil {
 		return err
 	}
-	put := h.disk.copy
+	put := h.disk.Copy
 	if st.Size() >= h.linkAbove {
-		put = h.disk.link
+		put = h.disk.Link
 	}
 	if err := put(blob, tmp); err != nil {
-		return errors.Join(err, h.disk.discard(tmp))
+		return errors.Join(err, h.disk.Discard(tmp))
 	}
-	return h.disk.rename(tmp, path)
+	return h.disk.Rename(tmp, path)
 }
 
 // checkParents refuses paths whose directory is, through a symbolic link,
@@ -260,9 +271,9 @@ func (n *Node) checkParents(m fleet.Manifest) error {
 
 func (n *Node) checkParent(dir string) error {
 	for dir != "/" {
-		resolved, err := filepath.EvalSymlinks(n.disk.real(dir))
+		resolved, err := filepath.EvalSymlinks(n.disk.Real(dir))
 		if errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Lstat(n.disk.real(dir)); err == nil {
+			if _, err := os.Lstat(n.disk.Real(dir)); err == nil {
 				return fmt.Errorf("%s: a link that leads nowhere", dir)
 			}
 			dir = filepath.Dir(dir)
@@ -288,7 +299,7 @@ func (n *Node) checkParent(dir string) error {
 // (/opt is a link on some distributions).
 func (n *Node) inside(dir, resolved string) error {
 	for _, root := range append(protocol.Roots(), Dir) {
-		real, err := filepath.EvalSymlinks(n.disk.real(root))
+		real, err := filepath.EvalSymlinks(n.disk.Real(root))
 		if err == nil && (resolved == real || within(resolved, real)) {
 			return nil
 		}

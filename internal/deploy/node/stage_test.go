@@ -133,7 +133,7 @@ func TestMissing(t *testing.T) {
 		t.Fatalf("missing %v, %v", missing, err)
 	}
 	f, _ := g.File("/etc/moggy/mesh.json")
-	blob := blobPath(f.Digest, f.Mode)
+	blob := m.store.Path(f.Digest, f.Mode)
 	m.write(blob, "mesh X\n")
 	missing, err := m.Missing(g.Manifest)
 	if err != nil || !slices.Equal(missing, []fleet.Digest{f.Digest}) {

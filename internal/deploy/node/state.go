@@ -45,7 +45,7 @@ type journal struct {
 }
 
 func (n *Node) readJSON(path string, v any) error {
-	b, err := os.ReadFile(n.disk.real(path))
+	b, err := os.ReadFile(n.disk.Real(path))
 	if err != nil {
 		return err
 	}
@@ -60,13 +60,13 @@ func (n *Node) writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return n.disk.write(path, append(b, '\n'))
+	return n.disk.Write(path, append(b, '\n'))
 }
 
 // linked is the generation that the current link names; 0 if there is no link,
 // or one that somebody bent to elsewhere, which the next activation replaces.
 func (n *Node) linked() (int, error) {
-	target, err := os.Readlink(n.disk.real(currentLink))
+	target, err := os.Readlink(n.disk.Real(currentLink))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return 0, nil
@@ -103,7 +103,7 @@ func (n *Node) where() (fleet.GenerationState, error) {
 func (n *Node) moved(was state, current int) state {
 	now := was
 	now.Version, now.Current, now.Previous = formatVersion, current, 0
-	if st, err := os.Lstat(n.disk.real(currentLink)); err == nil {
+	if st, err := os.Lstat(n.disk.Real(currentLink)); err == nil {
 		now.At = st.ModTime()
 	}
 	switch {
@@ -123,7 +123,7 @@ func (n *Node) moved(was state, current int) state {
 
 // generations are those on disk, ascending.
 func (n *Node) generations() []int {
-	entries, err := os.ReadDir(n.disk.real(generationsDir))
+	entries, err := os.ReadDir(n.disk.Real(generationsDir))
 	if err != nil {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (n *Node) generations() []int {
 func confirmedMark(generation int) string { return generationDir(generation) + "/confirmed" }
 
 func (n *Node) confirmed(generation int) bool {
-	_, err := os.Lstat(n.disk.real(confirmedMark(generation)))
+	_, err := os.Lstat(n.disk.Real(confirmedMark(generation)))
 	return err == nil
 }
 
@@ -199,12 +199,12 @@ func (n *Node) pending() *fleet.Activation {
 // or any other generation finishes it.
 func (h *Held) recover() error {
 	for _, dir := range []string{Dir, storeDir, keysDir} {
-		if err := h.disk.sweep(dir); err != nil {
+		if err := h.disk.Sweep(dir); err != nil {
 			return err
 		}
 	}
 	for _, dir := range []string{generationsDir, originalDir, replacedDir} {
-		if err := h.disk.sweepTree(dir); err != nil {
+		if err := h.disk.SweepTree(dir); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
@@ -72,7 +73,7 @@ func (a *activation) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, verb := range []Verb{Restart, Start, Reload} {
+	for _, verb := range []systemd.Verb{systemd.Restart, systemd.Start, systemd.Reload} {
 		units := todo[verb]
 		if len(units) == 0 {
 			continue
@@ -107,29 +108,29 @@ func (a *activation) running(units []namedUnit) error {
 }
 
 // todo sorts the units by what must be done to them.
-func (a *activation) todo(ctx context.Context) (map[Verb][]namedUnit, error) {
+func (a *activation) todo(ctx context.Context) (map[systemd.Verb][]namedUnit, error) {
 	states, err := a.states(ctx, a.target)
 	if err != nil {
 		return nil, err
 	}
-	todo := make(map[Verb][]namedUnit)
+	todo := make(map[systemd.Verb][]namedUnit)
 	var idle []namedUnit
 	for i, u := range a.target.Units {
 		s, named := states[i], namedUnit{u, states[i].Name}
 		had, known := a.ledger.Units[u.Name]
 		want := unitPrintOf(a.target, u)
 		switch {
-		case had == want && (s.runs() || u.Foreign):
+		case had == want && (s.Runs() || u.Foreign):
 		case u.Foreign && s.Active != "active":
 			idle = append(idle, named) // it will read the file when it starts
 		case u.Foreign:
-			todo[Reload] = append(todo[Reload], named)
-		case s.runs() && had.Restart == want.Restart:
-			todo[Reload] = append(todo[Reload], named)
-		case known && had.Restart != want.Restart, s.runs():
-			todo[Restart] = append(todo[Restart], named)
+			todo[systemd.Reload] = append(todo[systemd.Reload], named)
+		case s.Runs() && had.Restart == want.Restart:
+			todo[systemd.Reload] = append(todo[systemd.Reload], named)
+		case known && had.Restart != want.Restart, s.Runs():
+			todo[systemd.Restart] = append(todo[systemd.Restart], named)
 		default:
-			todo[Start] = append(todo[Start], named)
+			todo[systemd.Start] = append(todo[systemd.Start], named)
 		}
 	}
 	if len(idle) > 0 {
@@ -140,7 +141,7 @@ func (a *activation) todo(ctx context.Context) (map[Verb][]namedUnit, error) {
 
 // states says how the manifest's units are, in its order. A foreign unit that
 // goes by another name on this distribution is answered for under that.
-func (n *Node) states(ctx context.Context, m fleet.Manifest) ([]UnitStatus, error) {
+func (n *Node) states(ctx context.Context, m fleet.Manifest) ([]systemd.Status, error) {
 	names := make([]string, len(m.Units))
 	for i, u := range m.Units {
 		names[i] = u.Name
@@ -180,7 +181,7 @@ func (a *activation) blame(ctx context.Context, err error, names []string) error
 		return err
 	}
 	for _, s := range states {
-		if s.runs() {
+		if s.Runs() {
 			continue
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -225,12 +226,12 @@ func (a *activation) awaitUnits(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		waiting := slices.IndexFunc(states, func(s UnitStatus) bool { return !s.done() && (!s.runs() || s.ActiveFor < steady) })
+		waiting := slices.IndexFunc(states, func(s systemd.Status) bool { return !s.Done() && (!s.Runs() || s.ActiveFor < steady) })
 		if waiting < 0 {
 			return nil
 		}
 		for _, s := range states {
-			if why := s.broken(); why != "" {
+			if why := s.Broken(); why != "" {
 				return a.withLog(ctx, fmt.Errorf("unit %s: %s", s.Name, why), s.Name)
 			}
 		}
@@ -246,6 +247,10 @@ func (a *activation) awaitUnits(ctx context.Context) error {
 	}
 }
 
-func (a *activation) late(s UnitStatus) error {
+func (a *activation) late(s systemd.Status) error {
 	return fmt.Errorf("unit %s: still %s (%s) after %s", s.Name, s.Active, s.Sub, a.await)
 }
+
+// steady is how long a unit must have been active to count as started: one
+// that crashes at its first breath is gone by then.
+const steady = time.Second

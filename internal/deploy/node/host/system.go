@@ -1,4 +1,6 @@
-package node
+// Package host describes the machine that is the node: its facts, its host keys,
+// its packages. It installs packages, and changes nothing else.
+package host
 
 import (
 	"bufio"
@@ -14,25 +16,35 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/command"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-// system describes the machine. What cannot be read stays zero: a status that
+// Host is one machine.
+type Host struct {
+	Root string // "/", or another directory in tests
+	Arch string // as Go names it
+	Run  command.Runner
+	Now  func() time.Time
+}
+
+func (h Host) real(path string) string { return filepath.Join(h.Root, path) }
+
+// System describes the machine, but for its disk. What cannot be read stays zero: a status that
 // lacks the load is better than none.
-func (n *Node) system() fleet.System {
-	s := fleet.System{Arch: n.arch, CPUs: runtime.NumCPU(), Clock: n.now().UTC()}
-	release := n.osRelease()
+func (h Host) System() fleet.System {
+	s := fleet.System{Arch: h.Arch, CPUs: runtime.NumCPU(), Clock: h.Now().UTC()}
+	release := h.osRelease()
 	s.OS, s.OSVersion = release["ID"], release["VERSION_ID"]
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {
 		s.Kernel = unix.ByteSliceToString(uts.Release[:])
 	}
-	s.Uptime = n.uptime()
-	if f := strings.Fields(n.proc("loadavg")); len(f) > 0 {
+	s.Uptime = h.uptime()
+	if f := strings.Fields(h.proc("loadavg")); len(f) > 0 {
 		s.Load1, _ = strconv.ParseFloat(f[0], 64) // stays 0
 	}
-	s.DiskTotal, s.DiskFree, _ = n.space() // stays 0
-	for line := range strings.Lines(n.proc("meminfo")) {
+	for line := range strings.Lines(h.proc("meminfo")) {
 		f := strings.Fields(line)
 		if len(f) < 2 {
 			continue
@@ -48,8 +60,8 @@ func (n *Node) system() fleet.System {
 	return s
 }
 
-func (n *Node) proc(name string) string {
-	b, err := os.ReadFile(n.disk.real("/proc/" + name))
+func (h Host) proc(name string) string {
+	b, err := os.ReadFile(h.real("/proc/" + name))
 	if err != nil {
 		return ""
 	}
@@ -62,8 +74,8 @@ const clockTick = 10 * time.Millisecond
 
 // uptime is since when the machine's first process runs. In a container that
 // is later than the kernel's start.
-func (n *Node) uptime() time.Duration {
-	f := strings.Fields(n.proc("uptime"))
+func (h Host) uptime() time.Duration {
+	f := strings.Fields(h.proc("uptime"))
 	if len(f) == 0 {
 		return 0
 	}
@@ -74,7 +86,7 @@ func (n *Node) uptime() time.Duration {
 	kernel := time.Duration(up * float64(time.Second))
 	// The name, in parentheses, may have blanks; the start is the 20th field
 	// after it.
-	_, rest, _ := strings.Cut(n.proc("1/stat"), ") ")
+	_, rest, _ := strings.Cut(h.proc("1/stat"), ") ")
 	if f := strings.Fields(rest); len(f) > 19 {
 		if ticks, err := strconv.ParseInt(f[19], 10, 64); err == nil {
 			return max(0, kernel-time.Duration(ticks)*clockTick)
@@ -84,11 +96,11 @@ func (n *Node) uptime() time.Duration {
 }
 
 // osRelease reads os-release(5).
-func (n *Node) osRelease() map[string]string {
+func (h Host) osRelease() map[string]string {
 	out := make(map[string]string)
-	b, err := os.ReadFile(n.disk.real("/etc/os-release"))
+	b, err := os.ReadFile(h.real("/etc/os-release"))
 	if err != nil {
-		if b, err = os.ReadFile(n.disk.real("/usr/lib/os-release")); err != nil {
+		if b, err = os.ReadFile(h.real("/usr/lib/os-release")); err != nil {
 			return out
 		}
 	}
@@ -101,9 +113,9 @@ func (n *Node) osRelease() map[string]string {
 	return out
 }
 
-// hostKeys are the machine's SSH host keys without their comments, sorted.
-func (n *Node) hostKeys() []string {
-	files, err := filepath.Glob(n.disk.real("/etc/ssh/ssh_host_*_key.pub"))
+// Keys are the machine's SSH host keys without their comments, sorted.
+func (h Host) Keys() []string {
+	files, err := filepath.Glob(h.real("/etc/ssh/ssh_host_*_key.pub"))
 	if err != nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package node
+package host
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/command"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
@@ -17,7 +18,7 @@ import (
 type packageManager struct {
 	name string
 	// installed lists, of the packages it is asked for, those that are there.
-	installed func(ctx context.Context, run Runner, names []string) ([]string, error)
+	installed func(ctx context.Context, run command.Runner, names []string) ([]string, error)
 	// refresh fetches the lists of what can be had; nil where install does.
 	refresh []string
 	install []string
@@ -38,7 +39,7 @@ const (
 func apt() packageManager {
 	return packageManager{
 		name: "apt-get",
-		installed: func(ctx context.Context, run Runner, names []string) ([]string, error) {
+		installed: func(ctx context.Context, run command.Runner, names []string) ([]string, error) {
 			// It exits with 1 when it does not know one of them.
 			out, err := run(ctx, nil, "dpkg-query", append([]string{"--show", "--showformat=${Package} ${db:Status-Status}\n", "--"}, names...)...)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +65,7 @@ func apt() packageManager {
 }
 
 // rpmInstalled asks rpm, which all of its families have.
-func rpmInstalled(ctx context.Context, run Runner, names []string) ([]string, error) {
+func rpmInstalled(ctx context.Context, run command.Runner, names []string) ([]string, error) {
 	out, err := run(ctx, nil, "rpm", append([]string{"--query", "--queryformat=%{NAME}\n", "--"}, names...)...)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -98,7 +99,7 @@ func zypper() packageManager {
 func pacman() packageManager {
 	return packageManager{
 		name: "pacman",
-		installed: func(ctx context.Context, run Runner, names []string) ([]string, error) {
+		installed: func(ctx context.Context, run command.Runner, names []string) ([]string, error) {
 			out, err := run(ctx, nil, "pacman", append([]string{"--query", "--quiet", "--"}, names...)...)
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil, err
@@ -114,8 +115,8 @@ func pacman() packageManager {
 
 // packageManager finds the machine's by os-release(5), the nearest relative
 // first.
-func (n *Node) packageManager() (packageManager, bool) {
-	release := n.osRelease()
+func (h Host) packageManager() (packageManager, bool) {
+	release := h.osRelease()
 	for _, id := range append([]string{release["ID"]}, strings.Fields(release["ID_LIKE"])...) {
 		switch id {
 		case "debian", "ubuntu":
@@ -141,7 +142,7 @@ func (p packageManager) call(debian string) string {
 
 // missing are those of the packages, by their names in Debian, that are not
 // installed.
-func (p packageManager) missing(ctx context.Context, run Runner, names []string) ([]string, error) {
+func (p packageManager) missing(ctx context.Context, run command.Runner, names []string) ([]string, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
@@ -162,30 +163,30 @@ func (p packageManager) missing(ctx context.Context, run Runner, names []string)
 	return out, nil
 }
 
-// missingPackages are those that are not installed; none where that cannot be
+// Missing are those that are not installed; none where that cannot be
 // known.
-func (n *Node) missingPackages(ctx context.Context, names []string) []string {
-	p, ok := n.packageManager()
+func (h Host) Missing(ctx context.Context, names []string) []string {
+	p, ok := h.packageManager()
 	if !ok {
 		return nil
 	}
-	missing, err := p.missing(ctx, n.run, names)
+	missing, err := p.missing(ctx, h.Run, names)
 	if err != nil {
 		return nil
 	}
 	return missing
 }
 
-// Packages installs those that are not there, by their names in Debian, with
-// the machine's own package manager, and says which they were. It does not need
-// the lock: package managers have their own, which it waits for.
-func (n *Node) Packages(ctx context.Context, names []string) ([]string, error) {
-	p, ok := n.packageManager()
+// Install installs those that are not there, by their names in Debian, with
+// the machine's own package manager, and says which they were. Another package
+// manager at work is waited for.
+func (h Host) Install(ctx context.Context, names []string) ([]string, error) {
+	p, ok := h.packageManager()
 	if !ok {
-		return nil, hint.New(fmt.Sprintf("packages: %q is a distribution moggy cannot install on", n.osRelease()["ID"]),
+		return nil, hint.New(fmt.Sprintf("packages: %q is a distribution moggy cannot install on", h.osRelease()["ID"]),
 			"install on the node by hand: %s", strings.Join(names, " "))
 	}
-	missing, err := p.missing(ctx, n.run, names)
+	missing, err := p.missing(ctx, h.Run, names)
 	if err != nil || len(missing) == 0 {
 		return nil, err
 	}
@@ -194,23 +195,23 @@ func (n *Node) Packages(ctx context.Context, names []string) ([]string, error) {
 		called[i] = p.call(name)
 	}
 	refreshed := p.refresh == nil
-	if p.name == "apt-get" && !n.aptLists() {
-		if err := n.patiently(ctx, p, p.refresh); err != nil {
+	if p.name == "apt-get" && !h.aptLists() {
+		if err := h.patiently(ctx, p, p.refresh); err != nil {
 			return nil, packageError(p, missing, err)
 		}
 		refreshed = true
 	}
-	err = n.patiently(ctx, p, append(slices.Clone(p.install), called...))
+	err = h.patiently(ctx, p, append(slices.Clone(p.install), called...))
 	if err != nil && !refreshed && ctx.Err() == nil {
 		// The lists may be older than what the mirror has.
-		if err = n.patiently(ctx, p, p.refresh); err == nil {
-			err = n.patiently(ctx, p, append(slices.Clone(p.install), called...))
+		if err = h.patiently(ctx, p, p.refresh); err == nil {
+			err = h.patiently(ctx, p, append(slices.Clone(p.install), called...))
 		}
 	}
 	if err != nil {
 		return nil, packageError(p, missing, err)
 	}
-	left, err := p.missing(ctx, n.run, missing)
+	left, err := p.missing(ctx, h.Run, missing)
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("%s said it went well, but %s is not there", p.name, strings.Join(left, ", "))
 	}
@@ -223,20 +224,20 @@ func packageError(p packageManager, names []string, err error) error {
 }
 
 // aptLists says whether apt has ever been told what can be had.
-func (n *Node) aptLists() bool {
-	lists, err := filepath.Glob(n.disk.real("/var/lib/apt/lists/*_Packages*"))
+func (h Host) aptLists() bool {
+	lists, err := filepath.Glob(h.real("/var/lib/apt/lists/*_Packages*"))
 	return err == nil && len(lists) > 0
 }
 
 // patiently runs a command of the package manager's, again and again while
 // another one is at work.
-func (n *Node) patiently(ctx context.Context, p packageManager, command []string) error {
+func (h Host) patiently(ctx context.Context, p packageManager, command []string) error {
 	deadline := time.NewTimer(packagePatience)
 	defer deadline.Stop()
 	again := time.NewTicker(retryAfter)
 	defer again.Stop()
 	for {
-		_, err := n.run(ctx, p.env, command[0], command[1:]...)
+		_, err := h.Run(ctx, p.env, command[0], command[1:]...)
 		if err == nil || !strings.Contains(err.Error(), p.busy) {
 			return err
 		}

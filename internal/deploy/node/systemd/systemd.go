@@ -1,4 +1,6 @@
-package node
+// Package systemd asks the machine's service manager for what generations need
+// of it. Which units that concerns, and when, package node decides.
+package systemd
 
 import (
 	"context"
@@ -16,8 +18,8 @@ const (
 	Reload  Verb = "reload"
 )
 
-// Systemd is the machine's service manager, as much of it as generations need.
-type Systemd interface {
+// Manager is the machine's service manager, as much of it as generations need.
+type Manager interface {
 	// DaemonReload makes it read the unit files again.
 	DaemonReload(ctx context.Context) error
 	// Do does that to the units in one go, and waits until it is done. A unit
@@ -25,7 +27,7 @@ type Systemd interface {
 	Do(ctx context.Context, verb Verb, units ...string) error
 	// Show says how units are, one answer for each name in their order. A unit
 	// that does not exist is no error.
-	Show(ctx context.Context, units ...string) ([]UnitStatus, error)
+	Show(ctx context.Context, units ...string) ([]Status, error)
 	// Log returns the last lines of a unit's log, nil if there are none.
 	Log(ctx context.Context, unit string, lines int) []string
 	// Launch starts a command as a unit of its own, which lives on when the
@@ -33,8 +35,8 @@ type Systemd interface {
 	Launch(ctx context.Context, unit string, command ...string) error
 }
 
-// UnitStatus is what systemd says of one unit, in systemd's words.
-type UnitStatus struct {
+// Status is what systemd says of one unit, in systemd's words.
+type Status struct {
 	Name     string // as it was asked for
 	Load     string // LoadState: "loaded", "not-found", "bad-setting", "error", "masked"
 	Active   string // ActiveState
@@ -46,18 +48,18 @@ type UnitStatus struct {
 	ActiveFor time.Duration
 }
 
-// runs says whether the unit is what a started unit of its type should be.
-func (u UnitStatus) runs() bool {
-	return u.Active == "active" || u.Active == "reloading" || u.done()
+// Runs says whether the unit is what a started unit of its type should be.
+func (u Status) Runs() bool {
+	return u.Active == "active" || u.Active == "reloading" || u.Done()
 }
 
-// done says whether it is a unit that ran to its end, as it should.
-func (u UnitStatus) done() bool {
+// Done says whether it is a unit that ran to its end, as it should.
+func (u Status) Done() bool {
 	return u.Type == "oneshot" && u.Active == "inactive" && u.Result == "success" && u.Load == "loaded"
 }
 
-// broken says why waiting for the unit is of no use, "" if it is.
-func (u UnitStatus) broken() string {
+// Broken says why waiting for the unit is of no use, "" if it is.
+func (u Status) Broken() string {
 	switch {
 	case u.Load != "loaded":
 		return "systemd says " + u.Load
@@ -71,7 +73,3 @@ func (u UnitStatus) broken() string {
 
 // hopeless is how many crashes in a row are enough to stop waiting.
 const hopeless = 3
-
-// steady is how long a unit must have been active to count as started: one
-// that crashes at its first breath is gone by then.
-const steady = time.Second

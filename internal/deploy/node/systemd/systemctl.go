@@ -1,68 +1,27 @@
-package node
+package systemd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/command"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// Runner runs a command of the machine's to its end and returns what it wrote
-// to stdout. Env is added to our own environment. The error has the last of
-// what it wrote to stderr; it is fs.ErrNotExist where there is no such command.
-type Runner func(ctx context.Context, env []string, name string, args ...string) (stdout []byte, err error)
-
-// RunCommand is the real Runner. The command speaks English, whatever the
-// machine's language, because its words are read.
-func RunCommand(ctx context.Context, env []string, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(append(cmd.Environ(), "LC_ALL=C"), env...)
-	cmd.WaitDelay = 2 * time.Second // for pipes that a grandchild holds open
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
-		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
-	case ctx.Err() != nil && err != nil:
-		return out, fmt.Errorf("%s: %w", name, ctx.Err())
-	case err != nil:
-		said := lastLines(append(out, stderr.Bytes()...), 4)
-		if stderr.Len() > 0 {
-			said = lastLines(stderr.Bytes(), 4)
-		}
-		return out, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.Join(said, "; "))
-	}
-	return out, nil
-}
-
-// lastLines are the last lines that have something on them.
-func lastLines(b []byte, most int) []string {
-	var out []string
-	for line := range strings.Lines(string(b)) {
-		if line = strings.TrimSpace(line); line != "" {
-			out = append(out, line)
-		}
-	}
-	return out[max(0, len(out)-most):]
-}
-
-// Systemctl is the real Systemd, through systemctl(1), journalctl(1) and
+// Systemctl is the real Manager, through systemctl(1), journalctl(1) and
 // systemd-run(1): the interfaces that are the same on every distribution.
 type Systemctl struct {
-	Run Runner
+	Run command.Runner
 }
 
-var _ Systemd = Systemctl{}
+var _ Manager = Systemctl{}
 
 // DaemonReload runs systemctl daemon-reload.
 func (s Systemctl) DaemonReload(ctx context.Context) error {
@@ -84,7 +43,7 @@ func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
 }
 
 // Show runs systemctl show.
-func (s Systemctl) Show(ctx context.Context, units ...string) ([]UnitStatus, error) {
+func (s Systemctl) Show(ctx context.Context, units ...string) ([]Status, error) {
 	if len(units) == 0 {
 		return nil, nil
 	}
@@ -103,7 +62,7 @@ func (s Systemctl) Show(ctx context.Context, units ...string) ([]UnitStatus, err
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
 		return nil, err
 	}
-	states := make([]UnitStatus, len(units))
+	states := make([]Status, len(units))
 	for i, b := range blocks {
 		states[i] = parseShow(units[i], b, time.Duration(now.Nano()))
 	}
@@ -111,8 +70,8 @@ func (s Systemctl) Show(ctx context.Context, units ...string) ([]UnitStatus, err
 }
 
 // parseShow reads the properties of one unit. Now is on the monotonic clock.
-func parseShow(name, block string, now time.Duration) UnitStatus {
-	u := UnitStatus{Name: name}
+func parseShow(name, block string, now time.Duration) Status {
+	u := Status{Name: name}
 	var since time.Duration
 	for line := range strings.Lines(block) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -147,7 +106,7 @@ func (s Systemctl) Log(ctx context.Context, unit string, lines int) []string {
 	if err != nil {
 		return nil
 	}
-	return lastLines(out, lines)
+	return command.LastLines(out, lines)
 }
 
 // Launch runs systemd-run. The unit is collected when it ends, so that the

@@ -1,4 +1,4 @@
-package node
+package systemd
 
 import (
 	"context"
@@ -7,11 +7,16 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/moggyfleet/moggy/internal/deploy/node/command"
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 )
 
-// testSystemd is what every Systemd must do. Put gives a unit file a content,
+// testSystemd is what every Manager must do. Put gives a unit file a content,
 // "" removes it; the units are called moggy-test-*.
-func testSystemd(t *testing.T, s Systemd, put func(unit, content string), launch []string, launched func() bool) {
+func testSystemd(t *testing.T, s Manager, put func(unit, content string), launch []string, launched func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -22,7 +27,7 @@ func testSystemd(t *testing.T, s Systemd, put func(unit, content string), launch
 			t.Fatal(err)
 		}
 	}
-	show := func(unit string) UnitStatus {
+	show := func(unit string) Status {
 		t.Helper()
 		states, err := s.Show(ctx, none, unit)
 		must(err)
@@ -34,11 +39,11 @@ func testSystemd(t *testing.T, s Systemd, put func(unit, content string), launch
 	put(a, "[Service]\nExecStart=/bin/sleep 1001\n")
 	put(bad, "[Service]\nType=exec\nExecStart=/nonexistent/crash\n")
 	must(s.DaemonReload(ctx))
-	if u := show(a); u.Load != "loaded" || u.Active != "inactive" || u.ActiveFor != 0 || u.runs() {
+	if u := show(a); u.Load != "loaded" || u.Active != "inactive" || u.ActiveFor != 0 || u.Runs() {
 		t.Errorf("before it starts: %+v", u)
 	}
 	must(s.Do(ctx, Start, a))
-	if u := show(a); u.Active != "active" || u.ActiveFor <= 0 || !u.runs() || u.broken() != "" {
+	if u := show(a); u.Active != "active" || u.ActiveFor <= 0 || !u.Runs() || u.Broken() != "" {
 		t.Errorf("started: %+v", u)
 	}
 	must(s.Do(ctx, Start, a)) // again is no error
@@ -52,7 +57,7 @@ func testSystemd(t *testing.T, s Systemd, put func(unit, content string), launch
 	if err := s.Do(ctx, Start, bad); err == nil || !strings.Contains(err.Error(), bad) {
 		t.Errorf("a unit that cannot start: %v", err)
 	}
-	if u := show(bad); u.Active != "failed" || u.broken() == "" {
+	if u := show(bad); u.Active != "failed" || u.Broken() == "" {
 		t.Errorf("failed: %+v", u)
 	}
 	if err := s.Do(ctx, Start, none); err == nil {
@@ -83,28 +88,33 @@ func testSystemd(t *testing.T, s Systemd, put func(unit, content string), launch
 }
 
 func TestSystemdFake(t *testing.T) {
-	m := newMachine(t)
-	m.systemd.Crash = "crash"
+	s := &Fake{Root: t.TempDir(), Crash: "crash"}
+	dir := s.Root + protocol.SystemdDir
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	var ran []string
-	m.systemd.Run = func(command []string) {
+	s.Run = func(command []string) {
 		mu.Lock()
 		defer mu.Unlock()
 		ran = command
 	}
 	put := func(unit, content string) {
 		if content == "" {
-			os.Remove(m.root + "/etc/systemd/system/" + unit)
+			os.Remove(dir + "/" + unit)
 			return
 		}
-		m.write("/etc/systemd/system/"+unit, content)
+		if err := os.WriteFile(dir+"/"+unit, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	testSystemd(t, m.systemd, put, []string{"true"}, func() bool {
+	testSystemd(t, s, put, []string{"true"}, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(ran) == 1
 	})
-	m.systemd.Wait()
+	s.Wait()
 }
 
 // TestSystemdReal changes the machine's units: it runs where it is told to, on
@@ -124,8 +134,39 @@ func TestSystemdReal(t *testing.T) {
 		}
 	}
 	proof := t.TempDir() + "/proof"
-	testSystemd(t, Systemctl{Run: RunCommand}, put, []string{"/bin/touch", proof}, func() bool {
+	testSystemd(t, Systemctl{Run: command.Run}, put, []string{"/bin/touch", proof}, func() bool {
 		_, err := os.Stat(proof)
 		return err == nil
+	})
+}
+
+func TestParseShow(t *testing.T) {
+	const block = `Type=simple
+Result=success
+NRestarts=2
+LoadState=loaded
+ActiveState=active
+SubState=running
+ActiveEnterTimestampMonotonic=5000000`
+	want := Status{
+		Name: "a.service", Load: "loaded", Active: "active", Sub: "running", Type: "simple", Result: "success", Restarts: 2, ActiveFor: 3 * time.Second,
+	}
+	if diff := cmp.Diff(want, parseShow("a.service", block, 8*time.Second)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	got := parseShow("a.timer", "LoadState=loaded\nActiveState=inactive\nNRestarts=[not set]\nActiveEnterTimestampMonotonic=0", time.Second)
+	if got.ActiveFor != 0 || got.Restarts != 0 || got.Runs() {
+		t.Errorf("%+v", got)
+	}
+}
+
+// FuzzParseShow: systemctl's words, whatever they are, do not stop us.
+func FuzzParseShow(f *testing.F) {
+	f.Add("LoadState=loaded\nActiveState=active\nActiveEnterTimestampMonotonic=5000000")
+	f.Fuzz(func(t *testing.T, block string) {
+		u := parseShow("a.service", block, time.Hour)
+		if u.ActiveFor < 0 || u.Name != "a.service" || u.ActiveFor > 0 && !u.Runs() {
+			t.Errorf("%+v", u)
+		}
 	})
 }

@@ -1,4 +1,4 @@
-package node
+package store
 
 import (
 	"crypto/sha256"
@@ -20,8 +20,6 @@ import (
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-type unixStat = syscall.Stat_t
-
 // stamp is what changes whenever a file's content may have. The change time is
 // the kernel's own, no program can set it.
 type stamp struct {
@@ -36,29 +34,31 @@ type stamp struct {
 // "racily clean" entries). Ticks are 10 ms at the longest.
 const settled = 50 * time.Millisecond
 
-// verified knows files' digests by their inodes, so that a look at a node does
-// not read our binary each time. It is a cache: without it everything is read.
-// One goroutine uses it.
-type verified struct {
-	node  *Node
+// Cache knows files' digests by their inodes, so that a look at a node does not
+// read our binary each time. Without it everything is read. One goroutine uses
+// it.
+type Cache struct {
+	store Store
 	deep  bool // believe nothing
 	known map[string]stamp
 	fresh bool // known has something the file has not
 }
 
-func (n *Node) verified(deep bool) *verified {
-	v := &verified{node: n, deep: deep, known: make(map[string]stamp)}
-	b, err := os.ReadFile(n.disk.real(verifiedFile))
-	if err != nil || json.Unmarshal(b, &v.known) != nil {
-		v.known = make(map[string]stamp)
+// Cache is what is known by now. A deep one believes nothing of it, and learns
+// it anew.
+func (s Store) Cache(deep bool) *Cache {
+	c := &Cache{store: s, deep: deep, known: make(map[string]stamp)}
+	b, err := os.ReadFile(s.Disk.Real(s.Known))
+	if err != nil || json.Unmarshal(b, &c.known) != nil || c.known == nil {
+		c.known = make(map[string]stamp)
 	}
-	return v
+	return c
 }
 
-// digest returns the digest of the regular file at path.
-func (v *verified) digest(path string) (fleet.Digest, error) {
+// Digest returns the digest of the regular file at path.
+func (c *Cache) Digest(path string) (fleet.Digest, error) {
 	// A pipe put there by hand must not make us wait for a writer.
-	f, err := os.OpenFile(v.node.disk.real(path), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(c.store.Disk.Real(path), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}
@@ -67,13 +67,13 @@ func (v *verified) digest(path string) (fleet.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	sys, ok := st.Sys().(*unixStat)
+	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok || !st.Mode().IsRegular() {
 		return "", fmt.Errorf("%s: not a regular file", path)
 	}
 	key := strconv.FormatUint(uint64(sys.Dev), 16) + ":" + strconv.FormatUint(sys.Ino, 10)
 	now := stamp{Size: st.Size(), Mtime: sys.Mtim.Nano(), Ctime: sys.Ctim.Nano()}
-	if had, ok := v.known[key]; ok && !v.deep {
+	if had, ok := c.known[key]; ok && !c.deep {
 		now.SHA = had.SHA
 		if now == had {
 			return had.SHA, nil
@@ -84,24 +84,24 @@ func (v *verified) digest(path string) (fleet.Digest, error) {
 		return "", err
 	}
 	now.SHA = fleet.Digest(hex.EncodeToString(h.Sum(nil)))
-	if v.node.now().Sub(time.Unix(0, now.Ctime)) > settled {
-		v.known[key], v.fresh = now, true
+	if c.store.Now().Sub(time.Unix(0, now.Ctime)) > settled {
+		c.known[key], c.fresh = now, true
 	}
 	return now.SHA, nil
 }
 
-// save keeps what was learned. Two looks at once may both save: the later one
+// Save keeps what was learned. Two looks at once may both save: the later one
 // wins, and the other's work is done again some day.
-func (v *verified) save() error {
-	if !v.fresh {
+func (c *Cache) Save() error {
+	if !c.fresh {
 		return nil
 	}
-	b, err := json.Marshal(v.known)
+	b, err := json.Marshal(c.known)
 	if err != nil {
 		return err
 	}
-	dir := v.node.disk.real(Dir)
-	f, err := os.CreateTemp(dir, protocol.TempPrefix+filepath.Base(verifiedFile)+"-*")
+	dir := filepath.Dir(c.store.Disk.Real(c.store.Known))
+	f, err := os.CreateTemp(dir, protocol.TempPrefix+filepath.Base(c.store.Known)+"-*")
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (v *verified) save() error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), v.node.disk.real(verifiedFile))
+		err = os.Rename(f.Name(), c.store.Disk.Real(c.store.Known))
 	}
 	if err != nil {
 		os.Remove(f.Name()) // the sweep takes it otherwise
@@ -118,11 +118,11 @@ func (v *verified) save() error {
 	return err
 }
 
-// forget drops all that is not in the store or a generation any more.
-func (v *verified) forget() error {
+// Forget drops all that is in none of the directories any more, and saves.
+func (c *Cache) Forget(dirs ...string) error {
 	there := make(map[string]bool)
-	for _, dir := range []string{storeDir, generationsDir} {
-		err := filepath.WalkDir(v.node.disk.real(dir), func(_ string, e fs.DirEntry, err error) error {
+	for _, dir := range dirs {
+		err := filepath.WalkDir(c.store.Disk.Real(dir), func(_ string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() {
 				return err
 			}
@@ -130,7 +130,7 @@ func (v *verified) forget() error {
 			if err != nil {
 				return err
 			}
-			if sys, ok := st.Sys().(*unixStat); ok {
+			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 				there[strconv.FormatUint(uint64(sys.Dev), 16)+":"+strconv.FormatUint(sys.Ino, 10)] = true
 			}
 			return nil
@@ -139,8 +139,8 @@ func (v *verified) forget() error {
 			return err
 		}
 	}
-	had := len(v.known)
-	maps.DeleteFunc(v.known, func(key string, _ stamp) bool { return !there[key] })
-	v.fresh = v.fresh || len(v.known) != had
-	return v.save()
+	had := len(c.known)
+	maps.DeleteFunc(c.known, func(key string, _ stamp) bool { return !there[key] })
+	c.fresh = c.fresh || len(c.known) != had
+	return c.Save()
 }

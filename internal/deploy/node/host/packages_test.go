@@ -1,10 +1,11 @@
-package node
+package host
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,16 @@ func (s *shop) run(_ context.Context, env []string, name string, args ...string)
 	return nil, nil
 }
 
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPackages(t *testing.T) {
 	tests := map[string]struct {
 		os    string
@@ -106,17 +117,17 @@ func TestPackages(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			m := newMachine(t)
-			m.write("/etc/os-release", tt.os+"\n")
+			root := t.TempDir()
+			write(t, root+"/etc/os-release", tt.os+"\n")
 			if tt.lists {
-				m.write("/var/lib/apt/lists/deb.debian.org_dists_bookworm_main_binary-amd64_Packages.lz4", "")
+				write(t, root+"/var/lib/apt/lists/deb.debian.org_dists_bookworm_main_binary-amd64_Packages.lz4", "")
 			}
 			synctest.Test(t, func(t *testing.T) {
 				if tt.shop.installed == nil {
 					tt.shop.installed = make(map[string]bool)
 				}
-				m.Node.run = tt.shop.run
-				got, err := m.Packages(t.Context(), tt.ask)
+				h := Host{Root: root, Run: tt.shop.run}
+				got, err := h.Install(t.Context(), tt.ask)
 				if (tt.err == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), tt.err) || len(hint.All(err)) == 0) {
 					t.Errorf("error %v, want %q", err, tt.err)
 				}
@@ -132,14 +143,13 @@ func TestPackages(t *testing.T) {
 }
 
 func TestPackagesBoundTheWait(t *testing.T) {
-	m := newMachine(t)
-	m.write("/etc/os-release", "ID=debian\n")
-	m.write("/var/lib/apt/lists/x_Packages", "")
+	root := t.TempDir()
+	write(t, root+"/etc/os-release", "ID=debian\n")
+	write(t, root+"/var/lib/apt/lists/x_Packages", "")
 	synctest.Test(t, func(t *testing.T) {
 		s := shop{busy: 1 << 30, installed: map[string]bool{}}
-		m.Node.run = s.run
 		started := time.Now()
-		_, err := m.Packages(t.Context(), []string{"nftables"})
+		_, err := Host{Root: root, Run: s.run}.Install(t.Context(), []string{"nftables"})
 		if err == nil || !strings.Contains(err.Error(), "another package manager is at work for 5m0s") {
 			t.Errorf("error %v", err)
 		}
@@ -147,23 +157,4 @@ func TestPackagesBoundTheWait(t *testing.T) {
 			t.Errorf("took %s", took)
 		}
 	})
-}
-
-func TestRunCommand(t *testing.T) {
-	if _, err := RunCommand(t.Context(), nil, "moggy-no-such-command"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no such command: %v", err)
-	}
-	out, err := RunCommand(t.Context(), []string{"X=y"}, "sh", "-c", "echo $X $LC_ALL")
-	if err != nil || string(out) != "y C\n" {
-		t.Errorf("%q, %v", out, err)
-	}
-	_, err = RunCommand(t.Context(), nil, "sh", "-c", "echo one; echo two >&2; echo three >&2; exit 3")
-	if err == nil || !strings.HasSuffix(err.Error(), "exit status 3: two; three") {
-		t.Errorf("error %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := RunCommand(ctx, nil, "sleep", "60"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("one that does not end: %v", err)
-	}
 }

@@ -1,4 +1,4 @@
-package node
+package systemd
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 )
 
-// FakeSystemd is a Systemd that starts nothing and remembers everything: a
+// Fake is a Manager that starts nothing and remembers everything: a
 // working stand-in for tests of what uses nodes. Like the real one it knows a
 // unit by what its file said when it was last told to read it. Its methods may
 // be called from any goroutine.
-type FakeSystemd struct {
+type Fake struct {
 	Root string // of the machine whose unit files it reads
 	// Crash holds the content of files with which a unit does not start, by a
 	// word in its unit file.
@@ -37,13 +37,13 @@ type FakeSystemd struct {
 	Run func(command []string)
 }
 
-var _ Systemd = (*FakeSystemd)(nil)
+var _ Manager = (*Fake)(nil)
 
 // foreignContent stands for the unit files of the distribution's units.
 const foreignContent = "[Unit]\nDescription=not ours\n"
 
 // Calls are what was done to units since the last time, "restart a.service".
-func (s *FakeSystemd) Calls() []string {
+func (s *Fake) Calls() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.calls
@@ -52,14 +52,14 @@ func (s *FakeSystemd) Calls() []string {
 }
 
 // Kill makes a unit stop by itself.
-func (s *FakeSystemd) Kill(unit string) {
+func (s *Fake) Kill(unit string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.active, unit)
 }
 
 // Reboot stops everything and starts what is enabled.
-func (s *FakeSystemd) Reboot() error {
+func (s *Fake) Reboot() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active, s.failed, s.loaded = nil, nil, nil
@@ -76,7 +76,7 @@ func (s *FakeSystemd) Reboot() error {
 }
 
 // DaemonReload reads every unit file of ours again.
-func (s *FakeSystemd) DaemonReload(context.Context) error {
+func (s *Fake) DaemonReload(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls = append(s.calls, "daemon-reload")
@@ -92,7 +92,7 @@ func (s *FakeSystemd) DaemonReload(context.Context) error {
 }
 
 // Do starts, stops, restarts or reloads.
-func (s *FakeSystemd) Do(_ context.Context, verb Verb, units ...string) error {
+func (s *Fake) Do(_ context.Context, verb Verb, units ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, u := range units {
@@ -119,12 +119,12 @@ func (s *FakeSystemd) Do(_ context.Context, verb Verb, units ...string) error {
 }
 
 // Show says how units are.
-func (s *FakeSystemd) Show(_ context.Context, units ...string) ([]UnitStatus, error) {
+func (s *Fake) Show(_ context.Context, units ...string) ([]Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]UnitStatus, len(units))
+	out := make([]Status, len(units))
 	for i, u := range units {
-		out[i] = UnitStatus{Name: u, Load: "not-found", Active: "inactive", Sub: "dead", Type: "simple", Result: "success"}
+		out[i] = Status{Name: u, Load: "not-found", Active: "inactive", Sub: "dead", Type: "simple", Result: "success"}
 		if _, ok := s.load(u); ok {
 			out[i].Load = "loaded"
 		}
@@ -139,12 +139,12 @@ func (s *FakeSystemd) Show(_ context.Context, units ...string) ([]UnitStatus, er
 }
 
 // Log is one line that says which unit it is of.
-func (s *FakeSystemd) Log(_ context.Context, unit string, _ int) []string {
+func (s *Fake) Log(_ context.Context, unit string, _ int) []string {
 	return []string{"log of " + unit}
 }
 
 // Launch runs the command through Run, in a goroutine.
-func (s *FakeSystemd) Launch(_ context.Context, unit string, command ...string) error {
+func (s *Fake) Launch(_ context.Context, unit string, command ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.active[unit] {
@@ -162,10 +162,10 @@ func (s *FakeSystemd) Launch(_ context.Context, unit string, command ...string) 
 }
 
 // Wait waits until everything that was launched has ended.
-func (s *FakeSystemd) Wait() { s.wait.Wait() }
+func (s *Fake) Wait() { s.wait.Wait() }
 
 // Foreign makes a unit of the distribution's that runs.
-func (s *FakeSystemd) Foreign(unit string) {
+func (s *Fake) Foreign(unit string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(unit, foreignContent, true)
@@ -173,7 +173,7 @@ func (s *FakeSystemd) Foreign(unit string) {
 
 // Running says what the unit file said with which a unit runs, "" if it does
 // not run.
-func (s *FakeSystemd) Running(unit string) string {
+func (s *Fake) Running(unit string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.active[unit] {
@@ -183,14 +183,14 @@ func (s *FakeSystemd) Running(unit string) string {
 }
 
 // Read is what a unit read last in Config.
-func (s *FakeSystemd) Read(unit string) string {
+func (s *Fake) Read(unit string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.read[unit]
 }
 
 // config has the unit read its configuration.
-func (s *FakeSystemd) config(unit string) {
+func (s *Fake) config(unit string) {
 	if s.read == nil {
 		s.read = make(map[string]string)
 	}
@@ -201,7 +201,7 @@ func (s *FakeSystemd) config(unit string) {
 	s.read[unit] = string(b)
 }
 
-func (s *FakeSystemd) set(unit, content string, runs bool) {
+func (s *Fake) set(unit, content string, runs bool) {
 	if s.loaded == nil {
 		s.loaded = make(map[string]string)
 	}
@@ -215,7 +215,7 @@ func (s *FakeSystemd) set(unit, content string, runs bool) {
 
 // load is what the unit's file said when it was last read; it is read now if
 // it never was.
-func (s *FakeSystemd) load(unit string) (string, bool) {
+func (s *Fake) load(unit string) (string, bool) {
 	if content, ok := s.loaded[unit]; ok {
 		return content, true
 	}
@@ -229,7 +229,7 @@ func (s *FakeSystemd) load(unit string) (string, bool) {
 	return content, ok
 }
 
-func (s *FakeSystemd) file(unit string) (string, bool) {
+func (s *Fake) file(unit string) (string, bool) {
 	if s.loaded[unit] == foreignContent {
 		return foreignContent, true
 	}
@@ -237,21 +237,6 @@ func (s *FakeSystemd) file(unit string) (string, bool) {
 	return string(b), err == nil
 }
 
-func (s *FakeSystemd) crashes(content string) bool {
+func (s *Fake) crashes(content string) bool {
 	return s.Crash != "" && strings.Contains(content, s.Crash)
-}
-
-// FakePackages is a Runner for a machine on which the packages are installed,
-// and nothing else can be run.
-func FakePackages(installed ...string) Runner {
-	return func(_ context.Context, _ []string, name string, _ ...string) ([]byte, error) {
-		if name != "dpkg-query" {
-			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
-		}
-		var out strings.Builder
-		for _, p := range installed {
-			fmt.Fprintf(&out, "%s installed\n", p)
-		}
-		return []byte(out.String()), nil
-	}
 }
