@@ -20,6 +20,8 @@ part() { printf '\n== %s   (%d s)\n' "$1" $((SECONDS - started)); }
 operator() { "$moggy" lab run -- "$moggy" "$@"; }
 
 part "booting the machines"
+# Machines that are made anew have new keys; what was known of the old is void.
+"$moggy" lab status >/dev/null 2>&1 || rm -f fleet.lock.hcl
 "$moggy" lab up
 
 part "applying fleet.hcl to those that can be reached"
