@@ -37,5 +37,9 @@ part "applying fleet.hcl to all"
 operator apply --yes
 
 part "status"
+for _ in $(seq 30); do # agents that were restarted find each other again
+  operator status >/dev/null && break
+  sleep 1
+done
 operator status
 printf '\nup in %d s. In %s, as the operator in the lab'"'"'s internet: moggy lab run. End it: moggy lab down\n' $((SECONDS - started)) "$work"

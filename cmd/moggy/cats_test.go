@@ -371,7 +371,7 @@ func (o *operator) drift(t *testing.T) {
 func (o *operator) hostKey(t *testing.T) {
 	o = o.with(t)
 	const keys = "/etc/ssh/ssh_host_ed25519_key"
-	o.at("maco", "sh", "-c", "cp "+keys+" /root/key; cp "+keys+".pub /root/key.pub; rm "+keys+"*; ssh-keygen -q -t ed25519 -N '' -f "+keys+"; systemctl restart ssh")
+	o.at("maco", "sh", "-c", "cp "+keys+" /root/key; cp "+keys+".pub /root/key.pub; rm "+keys+"*; ssh-keygen -q -t ed25519 -N '' -f "+keys+"; systemctl restart ssh; pkill -f 'sshd: root@'")
 	defer o.at("maco", "sh", "-c", "cp /root/key "+keys+"; cp /root/key.pub "+keys+".pub; systemctl restart ssh")
 	if r := o.remote("ssh", "maco", "--", "true"); r.code == 0 || !strings.Contains(r.err, "another host key") {
 		t.Errorf("another host key: exit code %d, want a refusal that says so\n%s", r.code, r.err)

@@ -43,7 +43,6 @@ type Client struct {
 	routes map[fleet.NodeName][]Route
 	ready  map[fleet.NodeName]Route // the route that answered last
 	dials  map[fleet.NodeName]*dialling
-	open   map[string]bool // aliases with a shared connection
 
 	life    context.Context // of what commands share: until Close
 	end     context.CancelFunc
@@ -60,7 +59,7 @@ func New(fleetDir string) (*Client, error) {
 	}
 	c := &Client{
 		dir: dir, config: filepath.Join(dir, "config"),
-		ready: make(map[fleet.NodeName]Route), dials: make(map[fleet.NodeName]*dialling), open: make(map[string]bool),
+		ready: make(map[fleet.NodeName]Route), dials: make(map[fleet.NodeName]*dialling),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
@@ -200,11 +199,6 @@ func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...stri
 	run.WaitDelay = killDelay
 	var stderr tail
 	run.Stdin, run.Stdout, run.Stderr = cmd.Stdin, cmd.Stdout, &stderr
-	if !cmd.Fresh {
-		c.mu.Lock()
-		c.open[r.Alias] = true
-		c.mu.Unlock()
-	}
 	err := run.Run()
 	if errors.Is(err, exec.ErrNotFound) {
 		return hint.Wrap(err, "apt-get install openssh-client")
@@ -222,25 +216,11 @@ func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...stri
 	return &ExitError{Code: exit.ExitCode(), Args: cmd.Args, Stderr: stderr.String()}
 }
 
-// Close waits for attempts that were given up, and ends the shared
-// connections.
+// Close gives up what is still being tried. Shared connections stay a while,
+// for the next command.
 func (c *Client) Close() {
 	c.end()
 	c.running.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var wg sync.WaitGroup
-	for alias := range c.open {
-		wg.Go(func() {
-			ctx, stop := context.WithTimeout(context.Background(), killDelay)
-			defer stop()
-			// An error says that there was none to end.
-			exec.CommandContext(ctx, "ssh", "-F", c.config, "-O", "exit", alias).Run() //nolint:errcheck
-		})
-	}
-	wg.Wait()
-	clear(c.open)
-	clear(c.ready)
 }
 
 // tail keeps the end of what is written to it.

@@ -13,11 +13,11 @@ import (
 // aliveInterval * aliveCount.
 const (
 	connectTimeout = 6
-	aliveInterval  = 3
-	aliveCount     = 4
-	// persist is how long a shared connection outlives a command that could
-	// not end it (kill -9).
-	persist = 20
+	aliveInterval  = 2
+	aliveCount     = 3
+	// persist is how long a shared connection waits for the next command: a
+	// handshake costs both ends more than all that is said over it.
+	persist = 60
 )
 
 // config is the file given to ssh with -F: an entry for each route, what they
