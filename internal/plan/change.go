@@ -156,7 +156,11 @@ func driftChanges(drift []fleet.Drift, want []fleet.File) []FileChange {
 	var out []FileChange
 	for _, d := range drift {
 		c := FileChange{Path: d.Path, Op: OpChange, Drift: true}
-		c.restore(d, files[d.Path])
+		f, listed := files[d.Path]
+		c.restore(d, f)
+		if !listed { // a link that enables a unit
+			c.Note = ""
+		}
 		out = append(out, c)
 	}
 	return out

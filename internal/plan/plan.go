@@ -125,7 +125,7 @@ func (p *Plan) Count() (add, change, remove, unreachable int) {
 
 // Compute makes the plan. The error names parts that contradict each other.
 func Compute(in Input) (*Plan, error) {
-	p := &Plan{Fleet: in.Fleet.Name, Base: in.Lock.Generation, Next: in.Lock.Generation + 1}
+	p := &Plan{Fleet: in.Fleet.Name, Base: in.Lock.Generation, Next: nextGeneration(in)}
 	locks := make(map[fleet.NodeName]fleet.NodeLock, len(in.Lock.Nodes))
 	for _, l := range in.Lock.Nodes {
 		locks[l.Name] = l
@@ -148,6 +148,18 @@ func Compute(in Input) (*Plan, error) {
 	p.Waves = waves(in.Fleet, p.Nodes)
 	p.Failures = Analyse(in.Fleet)
 	return p, nil
+}
+
+// nextGeneration is a number that no node has used: a lock may be older than
+// its nodes, when another operator's was not merged.
+func nextGeneration(in Input) int {
+	highest := in.Lock.Generation
+	for _, o := range in.Observed {
+		if o.Seen != nil {
+			highest = max(highest, o.Seen.Current.Number, slices.Max(append(o.Seen.Kept, 0)))
+		}
+	}
+	return highest + 1
 }
 
 func nodePlan(n fleet.Node, l fleet.NodeLock, in Input, next int, diffs diffCache) (NodePlan, error) {

@@ -161,6 +161,15 @@ func TestCompute(t *testing.T) {
 	}
 }
 
+func TestNextGeneration(t *testing.T) {
+	w := newWorld(t, cats())
+	w.want("ari", "other\n")
+	w.in.Observed["ziggy"].Seen.Kept = []int{7, 9}
+	if p := w.plan(); p.Next != 10 {
+		t.Errorf("with a lock at 4 and a node that keeps 9, the next generation is %d, want 10", p.Next)
+	}
+}
+
 func TestComputeContradiction(t *testing.T) {
 	w := newWorld(t, cats())
 	w.in.Parts["ari"] = append(w.in.Parts["ari"], fleet.Part{Engine: "other", Files: []fleet.File{fleet.NewFile("/etc/moggy/mesh.json", 0o644, nil)}})
