@@ -205,7 +205,7 @@ func (f Failed) Error() string {
 		if i > 0 {
 			out.WriteString("\n")
 		}
-		out.WriteString(fmt.Sprintf("%s: %v", n, f[n]))
+		fmt.Fprintf(&out, "%s: %v", n, f[n])
 	}
 	return out.String()
 }
