@@ -8,6 +8,7 @@ require (
 	github.com/google/renameio/v2 v2.0.2 // files that are whole after a power loss; Apache-2.0
 	github.com/hashicorp/hcl/v2 v2.25.0 // the language of fleet.hcl, with positions; MPL-2.0
 	github.com/spf13/cobra v1.10.2 // commands, their help, completion that knows nodes; Apache-2.0
+	github.com/spf13/pflag v1.0.9 // cobra's flags, where one has two names; BSD-3
 	github.com/vishvananda/netlink v1.3.1 // interfaces, addresses, routes; Apache-2.0
 	github.com/vishvananda/netns v0.0.5 // the lab's network namespaces; Apache-2.0
 	github.com/zclconf/go-cty v1.19.0 // values of HCL expressions; MIT
@@ -31,7 +32,6 @@ require (
 	github.com/apparentlymart/go-textseg/v17 v17.0.1 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
-	github.com/spf13/pflag v1.0.9 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect

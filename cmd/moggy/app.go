@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	screen "github.com/moggyfleet/moggy/internal/term"
@@ -51,6 +52,12 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	flags := root.PersistentFlags()
+	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "fleet" { // what one may well try
+			name = "file"
+		}
+		return pflag.NormalizedName(name)
+	})
 	flags.StringArrayVarP(&a.files, "file", "f", []string{"fleet.hcl"}, "the fleet's `file`; give it again for more than one")
 	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
 	flags.BoolVar(&a.noLive, "plain", false, "plain lines instead of a live screen")

@@ -54,6 +54,7 @@ func TestLabCats(t *testing.T) {
 	t.Run("nothing to do", o.nothingToDo)
 	t.Run("status", o.status)
 	t.Run("drift", o.drift)
+	t.Run("operators log in, strangers do not", o.logIn)
 	t.Run("one host key for ever", o.hostKey)
 	t.Run("symmetric NATs are relayed", o.relayed)
 	for _, hub := range []string{"cosmo", "maco", "miki"} {
@@ -69,7 +70,8 @@ func newOperator(t *testing.T, lab, file string) *operator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.write("fleet.hcl", content)
+	o.write("fleet.hcl", regexp.MustCompile(`"ssh-ed25519 [^"]*"`).ReplaceAll(content, []byte(strconv.Quote(o.newKey("nico")))))
+	o.newKey("stranger")
 	o.run("lab", "down", "--name", lab) // what an earlier run left when it was killed
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -78,6 +80,20 @@ func newOperator(t *testing.T, lab, file string) *operator {
 		o.with(t).must("lab", "down", "--name", lab)
 	})
 	return o
+}
+
+// newKey makes an ssh key of that name, and returns its public half.
+func (o *operator) newKey(name string) string {
+	o.t.Helper()
+	file := filepath.Join(o.dir, name)
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", file).CombinedOutput(); err != nil {
+		o.t.Fatalf("ssh-keygen: %v\n%s", err, out)
+	}
+	public, err := os.ReadFile(file + ".pub")
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(public))
 }
 
 // buildMoggy builds the binary as it is released.
@@ -365,6 +381,20 @@ func (o *operator) drift(t *testing.T) {
 		t.Errorf("after apply the file is %s, want %s", after, before)
 	}
 	o.allWell()
+}
+
+// logIn tries the operator's own key, not the one the machine's owner left
+// there, and a key that nobody named.
+func (o *operator) logIn(t *testing.T) {
+	o = o.with(t)
+	for name, want := range map[string]int{"nico": 0, "stranger": 255} {
+		r := o.run("lab", "run", "--name", o.lab, "--", "env", "-u", "SSH_AUTH_SOCK",
+			"ssh", "-F", "/dev/null", "-i", filepath.Join(o.dir, name), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+			"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "root@198.51.100.11", "true")
+		if r.code != want {
+			t.Errorf("ssh with the key of %s: exit code %d, want %d\n%s", name, r.code, want, r.err)
+		}
+	}
 }
 
 // hostKey has somebody else answer at maco's address.
