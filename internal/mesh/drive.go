@@ -15,8 +15,21 @@ import (
 // path.Suspect to mean something.
 const lookEvery = 40 * time.Millisecond
 
-// sessionFor is how long WireGuard's sessions last (its RejectAfterTime).
-const sessionFor = 180 * time.Second
+// A handshake may lack an answer for greetAfter, beyond two round trips of a path
+// that was just proven, before it is begun anew: either half of it may have gone
+// where nobody was yet. It is, greetTries times, after twice as long each.
+// WireGuard itself waits 5 s.
+const (
+	greetAfter = 50 * time.Millisecond
+	greetTries = 5
+)
+
+// greeting is when to look whether a handshake was answered.
+type greeting struct {
+	at    time.Time
+	after time.Duration
+	tries int
+}
 
 // drive gives the engine time and traffic until ctx is done.
 func (a *Agent) drive(ctx context.Context) error {
@@ -44,7 +57,7 @@ func (a *Agent) drive(ctx context.Context) error {
 		}
 		now := time.Now()
 		timer.Reset(a.step(now).Sub(now))
-		a.restartPeers()
+		a.handshakes(now)
 	}
 }
 
@@ -104,6 +117,11 @@ func (a *Agent) step(now time.Time) time.Time {
 	a.carryOutLocked(now)
 	if soon && next.Sub(now) > lookEvery {
 		next = now.Add(lookEvery)
+	}
+	for _, g := range a.greet {
+		if g.at.Before(next) {
+			next = g.at
+		}
 	}
 	return next
 }
@@ -180,6 +198,9 @@ func (a *Agent) carryOutLocked(now time.Time) {
 			a.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr, Local: d.Local})
 		case path.Epoch:
 			a.relay.SetEpoch(d.Peer, d.Epoch)
+		case path.Proven:
+			after := 2*d.RTT + greetAfter
+			a.greet[d.Peer] = greeting{now.Add(after), after, 0}
 		case path.Restarted:
 			a.restarts = append(a.restarts, d.Peer)
 		}
@@ -226,23 +247,45 @@ func (a *Agent) logUseLocked(u path.Use) {
 	a.log.Info("path", attrs...)
 }
 
-// restartPeers gives peers whose agent restarted a new session.
-func (a *Agent) restartPeers() {
+// handshakes gives peers whose agent restarted a new session, and those a first
+// one whose handshake went unanswered although the path works by now. Not under
+// mu: the device waits for packets on their way, which may wait for mu.
+func (a *Agent) handshakes(now time.Time) {
 	a.mu.Lock()
-	ids := a.restarts
+	restarted, nodes := a.restarts, a.nodes
 	a.restarts = nil
-	nodes := a.nodes
+	var due []wire.ID
+	for id, g := range a.greet {
+		if now.Before(g.at) {
+			continue
+		}
+		due = append(due, id)
+		if g.tries++; g.tries < greetTries && a.bind.Unanswered(id, now) {
+			g.after *= 2
+			g.at = now.Add(g.after)
+			a.greet[id] = g
+		} else {
+			delete(a.greet, id)
+		}
+	}
 	a.mu.Unlock()
-	for _, id := range ids {
+	for _, id := range restarted {
 		n, ok := nodes[id]
 		if !ok {
 			continue
 		}
 		c := a.bind.Counters(id)
-		used := time.Since(c.Tx) < sessionFor || time.Since(c.Rx) < sessionFor || time.Since(c.OtherRx) < sessionFor
+		used := now.Sub(c.Tx) < link.SessionFor || now.Sub(c.Rx) < link.SessionFor || now.Sub(c.OtherRx) < link.SessionFor
 		if err := a.dev.Restart(n.Key, used); err != nil {
 			a.log.Warn("no new session", fieldPeer, n.Name, fieldError, err)
 		}
 		a.log.Info("peer restarted", fieldPeer, n.Name)
+	}
+	for _, id := range due {
+		if n, ok := nodes[id]; ok && a.bind.Unanswered(id, now) {
+			if err := a.dev.Greet(n.Key); err != nil {
+				a.log.Warn("no handshake", fieldPeer, n.Name, fieldError, err)
+			}
+		}
 	}
 }

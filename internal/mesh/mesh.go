@@ -67,6 +67,7 @@ type Agent struct {
 	ring     *wire.Keyring
 	nodes    map[wire.ID]fleet.MeshNode // without ourselves
 	restarts []wire.ID                  // to be done when mu is free
+	greet    map[wire.ID]greeting       // handshakes to look after
 	logged   map[wire.ID]path.Route     // the path last written to the log
 
 	lookMu sync.Mutex // of look; never held together with mu
@@ -82,6 +83,7 @@ func New(opt Options) *Agent {
 		reload: make(chan chan error),
 		nodes:  make(map[wire.ID]fleet.MeshNode),
 		logged: make(map[wire.ID]path.Route),
+		greet:  make(map[wire.ID]greeting),
 		look:   make(map[wire.ID]bool),
 	}
 }

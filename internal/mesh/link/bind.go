@@ -122,7 +122,7 @@ func (b *Bind) Use(u path.Use, now time.Time) {
 	if old.Route == u.Route || u.Route.IsZero() {
 		return
 	}
-	if hello := p.takePending(now); hello != nil {
+	if hello := p.unanswered(now); hello != nil {
 		_ = b.transmit(p, u.Route, u.Local, [][]byte{hello}) // WireGuard tries again anyway
 	}
 }
@@ -235,6 +235,20 @@ func (b *Bind) Counters(id wire.ID) Counters {
 	}
 	return c
 }
+
+// Unanswered says whether a handshake with the peer is under way, and there is
+// no session yet.
+func (b *Bind) Unanswered(id wire.ID, now time.Time) bool {
+	p := b.peer(id)
+	if p == nil || p.unanswered(now) == nil {
+		return false
+	}
+	last := when(max(p.lastRx.Load(), p.lastOther.Load()))
+	return last.IsZero() || now.Sub(last) > SessionFor
+}
+
+// SessionFor is how long WireGuard's sessions last (its RejectAfterTime).
+const SessionFor = 180 * time.Second
 
 // Quiet asks for Control.Look at the next data for the peer.
 func (b *Bind) Quiet(id wire.ID) {

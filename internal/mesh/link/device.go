@@ -131,6 +131,17 @@ func (d *Device) Restart(key fleet.Key, greet bool) error {
 	return nil
 }
 
+// Greet begins a handshake at once. WireGuard itself tries again only 5 s after
+// the last one, which may have gone where nobody was yet.
+func (d *Device) Greet(key fleet.Key) error {
+	p := d.dev.LookupPeer(device.NoisePublicKey(key))
+	if p == nil {
+		return nil
+	}
+	p.ExpireCurrentKeypairs() // forgets when it last tried; there is no session
+	return p.SendHandshakeInitiation(false)
+}
+
 // ServeUAPI answers wg(8) on /var/run/wireguard/NAME.sock until the device is
 // closed.
 func (d *Device) ServeUAPI() error {

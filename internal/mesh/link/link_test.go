@@ -244,3 +244,35 @@ func TestMembersThatStayKeepTheirSession(t *testing.T) {
 		t.Error("who left is still a peer")
 	}
 }
+
+// TestGreet: a handshake that went nowhere is begun anew as soon as somebody
+// asks, not after WireGuard's 5 s.
+func TestGreet(t *testing.T) {
+	n := nodes(t, 2)
+	a, b := n[0], n[1]
+	nowhere := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 9)
+	a.direct(b)
+	b.bind.Use(path.Use{Peer: a.id, Route: path.Route{Addr: nowhere}}, time.Now()) // its answers are lost
+	a.tun.Outbound <- tuntest.Ping(b.ip, a.ip)
+	waitFor(t, "b to have answered", func() bool { return b.bind.Counters(a.id).TxBytes > 0 })
+	if !a.bind.Unanswered(b.id, time.Now()) {
+		t.Error("the handshake counts as answered")
+	}
+	b.peerOf(a).pending = nil // so that only a's new handshake can help
+	b.direct(a)
+	begin := time.Now()
+	waitFor(t, "the next handshake to be allowed", func() bool { return time.Since(begin) > 25*time.Millisecond })
+	if err := a.dev.Greet(b.key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-b.tun.Inbound:
+	case <-time.After(2 * time.Second):
+		t.Error("no new handshake")
+	}
+	if a.bind.Unanswered(b.id, time.Now()) {
+		t.Error("the handshake counts as unanswered")
+	}
+}
+
+func (x *node) peerOf(o *node) *peer { return x.bind.peer(o.id) }

@@ -3,6 +3,7 @@ package link
 import (
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -106,20 +107,21 @@ func (p *peer) remember(b []byte, now time.Time) {
 	p.mu.Unlock()
 }
 
+// lookAgain is how often a peer that sends by two routes is worth a look.
+const lookAgain = 50 * time.Millisecond
+
 // resendFor is how long an initiation is worth sending again: as long as
 // WireGuard itself waits for an answer (RekeyTimeout).
 const resendFor = 5 * time.Second
 
-// takePending returns an initiation that may still lack an answer.
-func (p *peer) takePending(now time.Time) []byte {
+// unanswered returns a handshake message that may still lack an answer.
+func (p *peer) unanswered(now time.Time) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.pending) == 0 || now.Sub(p.pendAt) > resendFor {
 		return nil
 	}
-	b := p.pending
-	p.pending = nil
-	return b
+	return slices.Clone(p.pending)
 }
 
 // answered forgets the initiation: the session stands.
@@ -140,7 +142,8 @@ func (p *peer) heard(r path.Route, size int, now int64) {
 	if was := p.other.Load(); was == nil || *was != r {
 		p.other.Store(&r)
 	}
-	if before := p.lastOther.Swap(now); p.lastRx.Load() > before {
+	// While both routes are in use (a hedge), once in a while is enough.
+	if before := p.lastOther.Swap(now); p.lastRx.Load() > before && now-before > int64(lookAgain) {
 		p.bind.control.Look(p.id)
 	}
 }

@@ -253,6 +253,9 @@ func (e *Engine) switchTo(now time.Time, p *peer, t *track, why string) {
 		p.hedgeUntil = now.Add(Hedged)
 	}
 	e.publish(p, why)
+	if t.proven(now, Fresh) {
+		e.decide(Proven{p.ID, t.srtt})
+	}
 }
 
 // chooseSpare keeps a proven route at hand that shares as little as possible

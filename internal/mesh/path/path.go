@@ -84,8 +84,8 @@ type Peer struct {
 	Public []netip.AddrPort // fixed endpoints
 }
 
-// Decision is something the engine wants done: Send, Use, Line, Restarted,
-// Egress or Epoch.
+// Decision is something the engine wants done or known: Send, Use, Line, Proven,
+// Restarted, Egress or Epoch.
 type Decision interface{ decision() }
 
 // Send wants a message sent to Peer by exactly that route.
@@ -119,6 +119,14 @@ type Line struct {
 	Local netip.Addr
 }
 
+// Proven says that the route in use for Peer answers, which it had not before,
+// or not lately, or that another one that does is used now; RTT is how long it
+// takes.
+type Proven struct {
+	Peer wire.ID
+	RTT  time.Duration
+}
+
 // Restarted says that Peer's agent started anew: its sessions are void.
 type Restarted struct{ Peer wire.ID }
 
@@ -138,6 +146,7 @@ type Epoch struct {
 func (Send) decision()      {}
 func (Use) decision()       {}
 func (Line) decision()      {}
+func (Proven) decision()    {}
 func (Restarted) decision() {}
 func (Egress) decision()    {}
 func (Epoch) decision()     {}

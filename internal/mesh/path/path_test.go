@@ -365,3 +365,15 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("an hour later %v, want our own address only", got)
 	}
 }
+
+// TestFirstPacketToAKnownAddress: a node that keeps in touch is sent its first
+// packet where it was heard from, not by a relay that is only guessed.
+func TestFirstPacketToAKnownAddress(t *testing.T) {
+	r := newRig(t, fleetOf()...)
+	home := Route{Addr: at("192.0.2.9:1")}
+	r.meet(node, home)
+	r.run(10*time.Second, everything)
+	if got := r.use[node].Route; got != home {
+		t.Errorf("asleep, the first packet would go by %v, want %v", got, home)
+	}
+}

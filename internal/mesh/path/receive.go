@@ -94,6 +94,12 @@ func (e *Engine) register(now time.Time, p *peer, from Source, primary bool) {
 		e.decide(at)
 	}
 	p.egressAt = now
+	cur := p.track(p.primary)
+	if !p.Hub && p.primary != from.Route && (cur == nil || !cur.proven(now, Mapping)) {
+		// Better than any guess, for the first packet we may have for it.
+		p.primary, p.since = from.Route, now
+		e.publish(p, "heard")
+	}
 }
 
 func (e *Engine) pong(now time.Time, from Source, p *peer, m wire.Probe) {
@@ -118,6 +124,9 @@ func (e *Engine) pong(now time.Time, from Source, p *peer, m wire.Probe) {
 	}
 	p.window.ValidateCounter(m.Stamp.Counter, wire.CounterLimit)
 	first := t.lastEcho.IsZero() || t.misses > 0
+	if t.route == p.primary && !t.proven(now, Mapping) {
+		e.decide(Proven{p.ID, now.Sub(f.at)})
+	}
 	t.echoed(now, f)
 	if p.suspect && t.route == p.primary && f.at.After(p.lastRx) {
 		p.suspect = false
