@@ -24,6 +24,10 @@ const (
 	greetTries = 5
 )
 
+// restartGreet is how long a handshake with a peer that just restarted may lack
+// an answer at first.
+const restartGreet = 200 * time.Millisecond
+
 // greeting is when to look whether a handshake was answered.
 type greeting struct {
 	at    time.Time
@@ -275,11 +279,18 @@ func (a *Agent) handshakes(now time.Time) {
 			continue
 		}
 		c := a.bind.Counters(id)
+		a.bind.Restarted(id)
 		used := now.Sub(c.Tx) < link.SessionFor || now.Sub(c.Rx) < link.SessionFor || now.Sub(c.OtherRx) < link.SessionFor
 		if err := a.dev.Restart(n.Key, used); err != nil {
 			a.log.Warn("no new session", fieldPeer, n.Name, fieldError, err)
 		}
 		a.log.Info("peer restarted", fieldPeer, n.Name)
+		if used {
+			a.mu.Lock()
+			a.greet[id] = greeting{now.Add(restartGreet), restartGreet, 0}
+			a.mu.Unlock()
+			a.poke()
+		}
 	}
 	for _, id := range due {
 		if n, ok := nodes[id]; ok && a.bind.Unanswered(id, now) {

@@ -240,11 +240,18 @@ func (b *Bind) Counters(id wire.ID) Counters {
 // no session yet.
 func (b *Bind) Unanswered(id wire.ID, now time.Time) bool {
 	p := b.peer(id)
-	if p == nil || p.unanswered(now) == nil {
+	if p == nil || !p.waiting.Load() || p.unanswered(now) == nil {
 		return false
 	}
-	last := when(max(p.lastRx.Load(), p.lastOther.Load()))
+	last := when(p.session.Load())
 	return last.IsZero() || now.Sub(last) > SessionFor
+}
+
+// Restarted says that the session with the peer is void.
+func (b *Bind) Restarted(id wire.ID) {
+	if p := b.peer(id); p != nil {
+		p.session.Store(0)
+	}
 }
 
 // SessionFor is how long WireGuard's sessions last (its RejectAfterTime).

@@ -32,6 +32,8 @@ type peer struct {
 	other            atomic.Pointer[path.Route]
 	txBytes, rxBytes atomic.Uint64 // of WireGuard's messages, by any route
 	quiet            atomic.Bool   // the next data sent shall be announced
+	session          atomic.Int64  // Unix nanoseconds: when data last came; 0 when there is no session
+	waiting          atomic.Bool   // pending may lack an answer
 
 	mu      sync.Mutex // of what follows
 	pending []byte     // the last handshake message
@@ -104,6 +106,7 @@ func (p *peer) DstToBytes() []byte { return addrBytes(p.underlay()) }
 func (p *peer) remember(b []byte, now time.Time) {
 	p.mu.Lock()
 	p.pending, p.pendAt = append(p.pending[:0], b...), now
+	p.waiting.Store(true)
 	p.mu.Unlock()
 }
 
@@ -124,10 +127,11 @@ func (p *peer) unanswered(now time.Time) []byte {
 	return slices.Clone(p.pending)
 }
 
-// answered forgets the initiation: the session stands.
+// answered forgets the handshake: the other side has spoken.
 func (p *peer) answered() {
 	p.mu.Lock()
 	p.pending = p.pending[:0]
+	p.waiting.Store(false)
 	p.mu.Unlock()
 }
 

@@ -207,8 +207,15 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) (int, conn.
 }
 
 func (in *inbound) hear(p *peer, r path.Route, b []byte) {
-	p.heard(r, len(b), in.now.UnixNano())
-	if !wire.Handshake(b) {
+	now := in.now.UnixNano()
+	p.heard(r, len(b), now)
+	if wire.Handshake(b) {
+		return
+	}
+	if wire.Transport(b) {
+		p.session.Store(now)
+	}
+	if p.waiting.Load() {
 		p.answered()
 	}
 }
