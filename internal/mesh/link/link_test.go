@@ -276,3 +276,27 @@ func TestGreet(t *testing.T) {
 }
 
 func (x *node) peerOf(o *node) *peer { return x.bind.peer(o.id) }
+
+// TestBothBegin: two handshakes that cross are both void; one side alone tries
+// again.
+func TestBothBegin(t *testing.T) {
+	n := nodes(t, 2)
+	a, b := n[0], n[1]
+	nowhere := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 9)
+	for _, x := range [][2]*node{{a, b}, {b, a}} {
+		x[0].bind.Use(path.Use{Peer: x[1].id, Route: path.Route{Addr: nowhere}}, time.Now())
+		x[0].tun.Outbound <- tuntest.Ping(x[1].ip, x[0].ip)
+	}
+	waitFor(t, "both to have begun", func() bool {
+		return a.bind.Counters(b.id).TxBytes > 0 && b.bind.Counters(a.id).TxBytes > 0
+	})
+	a.direct(b) // what is pending crosses
+	b.direct(a)
+	waitFor(t, "both to have answered", func() bool {
+		return a.bind.Counters(b.id).TxBytes > 148 && b.bind.Counters(a.id).TxBytes > 148
+	})
+	now := time.Now()
+	if ua, ub := a.bind.Unanswered(b.id, now), b.bind.Unanswered(a.id, now); ua && ub {
+		t.Error("both would begin again")
+	}
+}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -210,6 +211,11 @@ func (in *inbound) hear(p *peer, r path.Route, b []byte) {
 	now := in.now.UnixNano()
 	p.heard(r, len(b), now)
 	if wire.Handshake(b) {
+		// Where both begin at the same time, WireGuard drops both answers. One
+		// of the two gives up, so that the other one's next attempt is alone.
+		if bytes.Compare(p.pair.Self[:], p.id[:]) > 0 {
+			p.answered()
+		}
 		return
 	}
 	if wire.Transport(b) {

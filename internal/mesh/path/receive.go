@@ -73,11 +73,10 @@ func (e *Engine) ping(now time.Time, from Source, p *peer, m wire.Probe) {
 		e.register(now, p, from, m.Flags&wire.Primary != 0)
 	}
 	switch {
-	case p.awake && from.Route == p.primary:
-	case t.lastEcho.IsZero() && (p.awake || now.Before(p.punchUntil)):
+	case (p.awake || now.Before(p.punchUntil)) && !t.proven(now, Background):
 		t.next = minTime(t.next, now) // open our side as well
 		e.busy[p.ID] = p
-	case p.awake && m.Flags&wire.Primary != 0:
+	case p.awake && from.Route != p.primary && m.Flags&wire.Primary != 0:
 		e.doubt(now, p) // the peer left the route we use: does it still work?
 	}
 }
