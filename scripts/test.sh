@@ -12,8 +12,8 @@ part "linters"
 make --no-print-directory lint
 part "unit tests, race detector on"
 go test -race -skip '^Test(Lab|Netns)' ./...
-part "fuzz targets, a few seconds each"
-scripts/fuzz.sh 3s
+part "fuzz targets, briefly"
+scripts/fuzz.sh 5000x
 if [ "$(id -u)" -eq 0 ]; then
   part "the lab: real machines"
   make --no-print-directory lab-test
