@@ -32,7 +32,7 @@ type peer struct {
 	other            atomic.Pointer[path.Route]
 	txBytes, rxBytes atomic.Uint64 // of WireGuard's messages, by any route
 	quiet            atomic.Bool   // the next data sent shall be announced
-	session          atomic.Int64  // Unix nanoseconds: when data last came; 0 when there is no session
+	session          atomic.Int64  // Unix nanoseconds: when data was last sealed; 0 when there is no session
 	waiting          atomic.Bool   // pending may lack an answer
 
 	mu      sync.Mutex // of what follows

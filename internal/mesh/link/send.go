@@ -38,8 +38,14 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 	if !wire.Transport(bufs[0]) {
 		data = true // a handshake: data will follow
 	}
-	if wire.Handshake(bufs[0]) {
+	switch {
+	case wire.Handshake(bufs[0]):
 		p.remember(bufs[0], now)
+	case wire.Transport(bufs[0]): // sealed, so there is a session
+		p.session.Store(now.UnixNano())
+		if p.waiting.Load() {
+			p.answered()
+		}
 	}
 	p.txBytes.Add(uint64(size))
 	if data {
@@ -210,20 +216,13 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) (int, conn.
 func (in *inbound) hear(p *peer, r path.Route, b []byte) {
 	now := in.now.UnixNano()
 	p.heard(r, len(b), now)
-	if wire.Handshake(b) {
+	if wire.Handshake(b) && bytes.Compare(p.pair.Self[:], p.id[:]) > 0 {
 		// Where both begin at the same time, WireGuard drops both answers. One
 		// of the two gives up, so that the other one's next attempt is alone.
-		if bytes.Compare(p.pair.Self[:], p.id[:]) > 0 {
-			p.answered()
-		}
-		return
-	}
-	if wire.Transport(b) {
-		p.session.Store(now)
-	}
-	if p.waiting.Load() {
 		p.answered()
 	}
+	// Nothing else that comes says that there is a session: an answer may be
+	// refused, and data may be sealed with keys that a restart has lost.
 }
 
 // forward relays p, which stays where it is until flush.
