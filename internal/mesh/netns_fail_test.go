@@ -172,15 +172,19 @@ func TestNetnsPeerRestart(t *testing.T) {
 	begin := time.Now()
 	ari.start()
 	up := time.Since(begin)
-	w.wait("a while", 6*time.Second, func() bool { return time.Since(begin) > 5*time.Second })
+	for name, m := range map[string]*machine{"hub1 to ari": hub1, "bianco to ari": bianco} {
+		w.wait(name, restartWithin, func() bool { lost, _ := m.ping(ari.node.V4, 1, "0.2"); return lost == 0 })
+	}
 	for name, f := range map[string]*flow{"hub1 to ari": direct, "bianco to ari": relayed} {
-		gap := f.gap(begin) - up
-		t.Logf("%s: talking again %v after its agent was up (%v)", name, gap, up)
-		if gap > slack*1500*time.Millisecond {
-			t.Errorf("%s: silent for %v after its agent was up", name, gap)
-		}
+		t.Logf("%s: talking again %v after its agent was up (%v)", name, f.gap(begin)-up, up)
 	}
 }
+
+// restartWithin bounds how long a pair may be silent when an agent restarts
+// while both talk. It is mostly a fraction of a second; now and then the two
+// ends' handshakes cross, and WireGuard's own second attempt ends it: after
+// KeepaliveTimeout + RekeyTimeout, 15 s.
+const restartWithin = 25 * time.Second
 
 // TestNetnsPunch: Linux' masquerade keeps ports, so two machines behind it find
 // a direct path.

@@ -175,9 +175,11 @@ func TestNetnsJoin(t *testing.T) {
 	// A hub that restarts has not forgotten.
 	hub1.stop(os.Interrupt)
 	hub1.start()
-	if lost, out := hub1.ping(bianco.node.V4, 20, "0.2"); lost > 15 {
-		t.Errorf("hub1 to bianco after a restart: %d lost\n%s", lost, out)
-	}
+	took := w.wait("hub1 reaches bianco after a restart", restartWithin, func() bool {
+		lost, _ := hub1.ping(bianco.node.V4, 1, "0.2")
+		return lost == 0
+	})
+	t.Logf("hub1 reaches bianco %v after a restart", took)
 
 	// The apply that follows takes it over.
 	for _, m := range []*machine{hub1, hub2, ari, bianco} {
