@@ -143,8 +143,8 @@ func TestNodeRefusals(t *testing.T) {
 		code  int
 		want  string
 	}{
-		"newer operator":  {"", []string{"--protocol", "2", "observe"}, protocol.ExitProtocol, "speaks protocol 2, this moggy knows up to 1"},
-		"newer stream":    {strings.Replace(good, `"protocol":1`, `"protocol":2`, 1), []string{"stage"}, protocol.ExitProtocol, "speaks protocol 2"},
+		"newer operator":  {"", []string{"--protocol", "3", "observe"}, protocol.ExitProtocol, "speaks protocol 3, this moggy knows up to 2"},
+		"newer stream":    {strings.Replace(good, `"protocol":2`, `"protocol":3`, 1), []string{"stage"}, protocol.ExitProtocol, "speaks protocol 3"},
 		"newer manifest":  {`{"version":2}`, []string{"missing"}, protocol.ExitProtocol, "version 2, this moggy knows up to 1"},
 		"cut stream":      {good[:len(good)-3], []string{"stage"}, 1, "the stream ended 3 bytes too early"},
 		"no such":         {"", []string{"activate", "9"}, 1, "generation 9 is not on this node"},

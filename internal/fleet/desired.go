@@ -50,4 +50,5 @@ type Part struct {
 	Files    []File
 	Units    []Unit
 	Packages []string // by their name in Debian; other distributions map them
+	Checks   []Check
 }

@@ -13,6 +13,9 @@ type Manifest struct {
 	Files      []ManifestFile `json:"files"` // sorted by path
 	Units      []Unit         `json:"units"` // in starting order
 	Packages   []string       `json:"packages,omitempty"`
+	// Checks are what the generation says of itself: what must be true of the
+	// machine once its units run. Where one is not, the node goes back.
+	Checks []Check `json:"checks,omitempty"`
 }
 
 // ManifestFile is a File without its content.

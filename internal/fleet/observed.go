@@ -9,7 +9,10 @@ const ObservedVersion = 1
 type Observed struct {
 	Version int    `json:"version"`
 	Moggy   string `json:"moggy"` // version of the binary that answered
-	System  System `json:"system"`
+	// Protocol is the newest that the node's moggy speaks with its operator's; 0
+	// in answers of those that spoke only the first.
+	Protocol int    `json:"protocol,omitempty"`
+	System   System `json:"system"`
 	// Current is the generation in force, zero before the first.
 	Current  GenerationState `json:"current"`
 	Manifest *Manifest       `json:"manifest,omitempty"` // of Current
@@ -23,6 +26,9 @@ type Observed struct {
 	// Activation is one that has begun and has not ended: somebody is at it, or
 	// it was killed and the next apply must finish it.
 	Activation *Activation `json:"activation,omitempty"`
+	// Probation is there while the generation in force waits for its
+	// confirmation: without one the node goes back.
+	Probation *Probation `json:"probation,omitempty"`
 	// Contents are the managed files that were asked for, by path, as they are
 	// now: no secrets, nothing that is not text.
 	Contents map[string]string `json:"contents,omitempty"`
@@ -36,6 +42,14 @@ type Activation struct {
 	By         string    `json:"by,omitempty"`
 	Since      time.Time `json:"since"`
 	Running    bool      `json:"running"` // false: whoever was at it is dead
+}
+
+// Probation is a generation in force that nobody has confirmed yet.
+type Probation struct {
+	Generation int       `json:"generation"`
+	Previous   int       `json:"previous"` // what the node goes back to
+	Until      time.Time `json:"until"`    // by the node's clock, for people: the node itself counts seconds
+	By         string    `json:"by,omitempty"`
 }
 
 // System is the machine itself.

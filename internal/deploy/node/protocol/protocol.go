@@ -12,11 +12,17 @@
 //	moggy node missing           manifest on stdin; answers Missing
 //	moggy node stage             stream on stdin (below); answers Staged
 //	moggy node packages NAME...  answers Packages
-//	moggy node activate N        answers lines of Event, the last with End set
+//	moggy node activate N        answers lines of Event, the last with End set;
+//	                             --confirm-within D: the node goes back unless
+//	                             it is confirmed within D of that End
 //	moggy node wait N            the same, of an activation that runs or ran
 //	moggy node confirm N         answers Standing
 //	moggy node back              answers lines of Event, as activate does
 //	moggy node invite            fleet.Invitation on stdin; answers Done
+//	moggy node hold              keeps other operators out while its stdin gives
+//	                             a line every few seconds; answers Done once it has
+//	moggy node history           answers History
+//	moggy node examine           answers fleet.Examination
 //
 // Answers are JSON on stdout. What went wrong is on stderr, as everywhere in
 // moggy, and the exit code says of what kind it was (ExitLocked and its
@@ -26,9 +32,14 @@
 //
 // Every answer and every document names the protocol it speaks. Within a
 // number names are only added, and names that are not known are passed over;
-// what must be understood to be safe raises the number. Either side refuses a
-// higher number than its own: the operator's side says `--protocol` with its
-// commands, the node's side says "protocol" in its answers.
+// what must be understood to be safe raises the number. The operator's side
+// says `--protocol` with its commands, the node's side says "protocol" in its
+// answers; both speak the lower one of what they know, and each refuses what is
+// outside [Oldest, Version]. An operator's moggy that is newer than the node's
+// brings itself along and has it answer.
+//
+//	1  the first
+//	2  activate --confirm-within, --commit; hold, history, examine
 //
 // # The stream
 //
@@ -50,8 +61,11 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// Version is the protocol this release speaks.
-const Version = 1
+// Version is the newest protocol this release speaks, Oldest the oldest.
+const (
+	Version = 2
+	Oldest  = 1
+)
 
 // Exit codes of `moggy node` beside 0 (done) and 1 (not done), from
 // sysexits.h where there is one.
@@ -132,6 +146,15 @@ type Outcome struct {
 	WentBack bool `json:"went_back,omitempty"`
 	// Changed is false where everything was as it should be already.
 	Changed bool `json:"changed"`
+	// ConfirmBy is when the node goes back by itself, by its own clock; zero where
+	// it stays without being confirmed.
+	ConfirmBy time.Time `json:"confirm_by,omitzero"`
+}
+
+// History answers `moggy node history`: the latest turns, oldest first.
+type History struct {
+	Hello
+	Turns []fleet.Turn `json:"turns"`
 }
 
 // Decode reads an answer, and refuses one of a newer protocol.
@@ -154,7 +177,7 @@ func Decode[T any](b []byte) (T, error) {
 // Check says whether this release speaks protocol n.
 func Check(n int) error {
 	switch {
-	case n == Version:
+	case n >= Oldest && n <= Version:
 		return nil
 	case n > Version:
 		return fmt.Errorf("speaks protocol %d, this moggy knows up to %d: %w", n, Version, ErrNewer)

@@ -128,7 +128,7 @@ func TestStreamRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Header{Hello{1}, m, blobs}, h); diff != "" {
+	if diff := cmp.Diff(Header{Hello{Version}, m, blobs}, h); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}
 	if rest, err := io.ReadAll(r); err != nil || string(rest) != "test" {
@@ -159,7 +159,7 @@ func TestReadHeaderRefuses(t *testing.T) {
 		return string(b) + "\n"
 	}
 	for name, tt := range map[string]struct{ in, want string }{
-		"newer":        {line(2), "speaks protocol 2, this moggy knows up to 1"},
+		"newer":        {line(3), "speaks protocol 3, this moggy knows up to 2"},
 		"none":         {line(0), "protocol 0"},
 		"foreign blob": {line(1, Blob{"x", 1}), "not in the manifest"},
 		"blob twice":   {line(1, Blob{digest, 1}, Blob{digest, 1}), "sent twice"},
@@ -175,7 +175,7 @@ func TestReadHeaderRefuses(t *testing.T) {
 			}
 		})
 	}
-	_, err := ReadHeader(bufio.NewReader(strings.NewReader(line(2))))
+	_, err := ReadHeader(bufio.NewReader(strings.NewReader(line(3))))
 	if !errors.Is(err, ErrNewer) || len(hint.All(err)) != 1 {
 		t.Errorf("a newer operator: %v with hints %v", err, hint.All(err))
 	}
@@ -186,7 +186,7 @@ func TestDecode(t *testing.T) {
 	if err != nil || got.Generation != 7 {
 		t.Errorf("%+v, %v; want names that are not known passed over", got, err)
 	}
-	if _, err := Decode[Staged]([]byte(`{"protocol":2,"generation":"a string now"}`)); !errors.Is(err, ErrNewer) || len(hint.All(err)) == 0 {
+	if _, err := Decode[Staged]([]byte(`{"protocol":3,"generation":"a string now"}`)); !errors.Is(err, ErrNewer) || len(hint.All(err)) == 0 {
 		t.Errorf("a newer answer: %v", err)
 	}
 	for _, in := range []string{"", "no", "{}", `{"protocol":1,"generation":"x"}`} {

@@ -1,0 +1,27 @@
+package fleet
+
+// CheckKind says what a Check looks at.
+type CheckKind string
+
+// The kinds of checks. A kind that a node does not know passes: it was made for
+// a newer one.
+const (
+	// CheckMesh holds when the mesh reaches at least one hub other than the node
+	// itself; and where it reached none before the change, either.
+	CheckMesh CheckKind = "mesh"
+	// CheckSSH holds when an SSH server answers at Address.
+	CheckSSH CheckKind = "ssh"
+	// CheckRun holds when Command ends with 0.
+	CheckRun CheckKind = "run"
+)
+
+// Check is something that must be true of a machine while a generation is in
+// force.
+type Check struct {
+	Name    string    `json:"name"` // for people: "the mesh reaches a hub"
+	Kind    CheckKind `json:"kind"`
+	Address string    `json:"address,omitempty"` // host:port, for CheckSSH
+	Command []string  `json:"command,omitempty"` // with its absolute path, for CheckRun
+	// Seconds is how long it may take to become true; 0 means 20.
+	Seconds int `json:"seconds,omitempty"`
+}
