@@ -47,7 +47,7 @@ func (a *app) deployment() (*deploy.Deployment, func(), error) {
 		names = append(names, string(n.Name))
 	}
 	d := &deploy.Deployment{
-		Fleet: f, SSH: client, Binaries: binaries, By: whoami(),
+		Fleet: f, SSH: client, Binaries: binaries, By: whoami(), Commit: commitOf(context.Background(), a.files),
 		Progress: a.board(names...),
 		Accept:   a.askHostKey(),
 		Save:     func(l *fleet.Lock) error { return a.saveLock(file, l) },

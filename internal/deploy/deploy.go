@@ -31,6 +31,7 @@ type Deployment struct {
 	SSH      *ssh.Client
 	Binaries Binaries
 	By       string // who is at work: "nico@laptop"
+	Commit   string // the git commit of the fleet file, for the nodes' history; "" where there is none
 	Progress Progress
 	// Accept decides about the key of a host that is seen for the first time.
 	Accept func(node fleet.NodeName, key string) (bool, error)
