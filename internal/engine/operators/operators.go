@@ -16,7 +16,10 @@ const sshdDropIn = `# Written by moggy; a change made here is shown as drift and
 AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 /etc/moggy/authorized_keys.d/%u
 `
 
-const dropInPath = "/etc/ssh/sshd_config.d/50-moggy.conf"
+const (
+	dropInPath = "/etc/ssh/sshd_config.d/50-moggy.conf"
+	keysDir    = "/etc/moggy/authorized_keys.d/"
+)
 
 // Part is what lets the operators in as the user that node names.
 func Part(f *fleet.Fleet, n fleet.Node) fleet.Part {
@@ -28,7 +31,7 @@ func Part(f *fleet.Fleet, n fleet.Node) fleet.Part {
 	return fleet.Part{
 		Engine: "operators",
 		Files: []fleet.File{
-			fleet.NewFile("/etc/moggy/authorized_keys.d/"+n.SSH.User, 0o644, []byte(keys.String())),
+			fleet.NewFile(keysDir+n.SSH.User, 0o644, []byte(keys.String())),
 			fleet.NewFile(dropInPath, 0o644, []byte(sshdDropIn)),
 		},
 		Units: []fleet.Unit{{Name: "sshd.service", Foreign: true, ReloadOn: []string{dropInPath}}},
