@@ -18,7 +18,7 @@ import (
 )
 
 func newAdoptCommand(a *app) *cobra.Command {
-	var yes bool
+	var yes, lost bool
 	cmd := &cobra.Command{
 		Use:   "adopt [NODE...]",
 		Short: "Write what was changed by hand on nodes into the fleet's file",
@@ -28,11 +28,19 @@ a node becomes an operator of the fleet. It shows the change to the file and
 asks. What is derived from the whole file, such as the mesh's members, cannot be
 adopted; moggy apply puts it right.
 
+With --lock it writes fleet.lock.hcl anew, where that is lost or damaged and git
+does not have it: every node knows the mesh's members, their addresses and public
+keys. A damaged lock is kept beside it.
+
 Nothing is changed on the nodes: that is moggy apply's, afterwards.`,
 		Example: `  moggy adopt
+  moggy adopt --lock
   moggy adopt ziggy --yes && git diff fleet.hcl`,
 		ValidArgsFunction: a.completeNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if lost {
+				return a.adoptLock(cmd.Context(), args, yes)
+			}
 			d, done, err := a.deployment()
 			if err != nil {
 				return err
@@ -52,6 +60,8 @@ Nothing is changed on the nodes: that is moggy apply's, afterwards.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before writing")
+	cmd.Flags().BoolVar(&lost, "lock", false, "write fleet.lock.hcl anew from what the nodes hold")
+	cmd.Flags().BoolVar(&a.acceptNew, "accept-new", false, "with --lock: take the nodes' host keys as they come")
 	return cmd
 }
 

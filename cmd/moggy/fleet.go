@@ -30,6 +30,16 @@ func (a *app) deployment() (*deploy.Deployment, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	d, done, err := a.open(f, func(l *fleet.Lock) error { return a.saveLock(file, l) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, done, d.Open(file.Lock())
+}
+
+// open makes a deployment of the fleet that keeps its lock by save, and that is
+// not opened yet.
+func (a *app) open(f *fleet.Fleet, save func(*fleet.Lock) error) (*deploy.Deployment, func(), error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
@@ -46,13 +56,12 @@ func (a *app) deployment() (*deploy.Deployment, func(), error) {
 	for _, n := range f.Nodes {
 		names = append(names, string(n.Name))
 	}
-	d := &deploy.Deployment{
+	return &deploy.Deployment{
 		Fleet: f, SSH: client, Binaries: binaries, By: whoami(), Commit: commitOf(context.Background(), a.files),
 		Progress: a.board(names...),
 		Accept:   a.askHostKey(),
-		Save:     func(l *fleet.Lock) error { return a.saveLock(file, l) },
-	}
-	return d, client.Close, d.Open(file.Lock())
+		Save:     save,
+	}, client.Close, nil
 }
 
 // whoami names the operator for those who find a node at work: user@machine.
