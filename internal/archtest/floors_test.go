@@ -25,13 +25,13 @@ func floors() [][]string {
 		// 1 pure logic
 		{"internal/config/source"},
 		{
-			"internal/config", "internal/config/lock", "internal/plan", "internal/status",
+			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status",
 			"internal/engine/agent", "internal/engine/operators",
 			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
 		{"internal/mesh/sim"},
 		// 2 adapters: they touch the world; those of many uses first
-		{"internal/deploy/node/command", "internal/deploy/node/disk"},
+		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report"},
 		{
 			"internal/config/source/sourcetest", "internal/mesh/link",
 			"internal/deploy/node", "internal/deploy/node/host", "internal/deploy/node/store", "internal/deploy/node/systemd",

@@ -70,9 +70,9 @@ const (
 	MeshKeyPath = keysDir + "/mesh.key"
 )
 
-// reportsDir is where activations report. It is in memory: a full disk does not
+// runDir is where activations report. It is in memory: a full disk does not
 // silence them, and after a reboot none of them runs any more.
-const reportsDir = "/run/moggy-node"
+const runDir = "/run/moggy-node"
 
 // keptGenerations is how many stay on disk when one is confirmed.
 const keptGenerations = 3

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
@@ -44,7 +45,7 @@ func (n *Node) placements(m fleet.Manifest) (map[string]placement, error) {
 		if err != nil {
 			return nil, err
 		}
-		links, err := installLinks(u.Name, content)
+		links, err := systemd.InstallLinks(u.Name, content)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
@@ -162,7 +163,7 @@ func (h *Held) supply(m fleet.Manifest) error {
 		if err != nil {
 			return err
 		}
-		if _, err := installLinks(u.Name, content); err != nil {
+		if _, err := systemd.InstallLinks(u.Name, content); err != nil {
 			return err
 		}
 	}

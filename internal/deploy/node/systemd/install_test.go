@@ -1,4 +1,4 @@
-package node
+package systemd
 
 import (
 	"maps"
@@ -32,7 +32,7 @@ func TestInstallLinks(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			links, err := installLinks(tt.unit, []byte(tt.file))
+			links, err := InstallLinks(tt.unit, []byte(tt.file))
 			if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Fatalf("error %v, want %q", err, tt.err)
 			}
@@ -56,7 +56,7 @@ func FuzzInstallLinks(f *testing.F) {
 	f.Add([]byte("[Unit]\n[Install]\nWantedBy=multi-user.target\nRequiredBy=a b\\\n c\n"))
 	f.Add([]byte("[Install]\nWantedBy=../x.target\n"))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		links, err := installLinks("a.service", file)
+		links, err := InstallLinks("a.service", file)
 		if err != nil {
 			return
 		}

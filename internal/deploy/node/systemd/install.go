@@ -1,4 +1,4 @@
-package node
+package systemd
 
 import (
 	"bufio"
@@ -17,10 +17,10 @@ import (
 
 var targetForm = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.[a-z]+$`)
 
-// installLinks are the links that enable a unit, by path: each leads to the
+// InstallLinks are the links that enable a unit, by path: each leads to the
 // unit file. Of [Install] it understands WantedBy, RequiredBy and UpheldBy
 // (systemd.unit(5)); what else could be there is an error rather than ignored.
-func installLinks(unit string, unitFile []byte) (map[string]string, error) {
+func InstallLinks(unit string, unitFile []byte) (map[string]string, error) {
 	out := make(map[string]string)
 	section := ""
 	lines := bufio.NewScanner(bytes.NewReader(joinLines(unitFile)))
