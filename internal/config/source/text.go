@@ -220,7 +220,9 @@ func (t *Text) conflictAdvice() string {
 const LockSuffix = ".lock.hcl"
 
 // Restore is what helps when moggy's own file has lost something.
-func Restore(name string) string { return "take it from git again: git checkout -- " + name }
+func Restore(name string) string {
+	return "take it from git again: git checkout -- " + name + "; where git has none: moggy adopt --lock"
+}
 
 func (t *Text) isLock() bool { return strings.HasSuffix(t.Name, LockSuffix) }
 
