@@ -20,7 +20,10 @@ type AgentConfig struct {
 	V4      netip.Prefix `json:"v4"` // the mesh's ranges
 	V6      netip.Prefix `json:"v6"`
 	MTU     int          `json:"mtu"`
-	Nodes   []MeshNode   `json:"nodes"` // everyone whose key is known, sorted by name
+	// Awaited are the nodes of the file whose keys nobody knows yet, sorted: hubs
+	// let in no other that is not among Nodes.
+	Awaited []NodeName `json:"awaited,omitempty"`
+	Nodes   []MeshNode `json:"nodes"` // everyone whose key is known, sorted by name
 }
 
 // MeshNode is one member of the mesh as every other sees it.
@@ -85,6 +88,8 @@ type Joined struct {
 	Key     Key      `json:"key"`      // its mesh public key
 	HostKey string   `json:"host_key"` // its SSH host key, authorized_keys format
 	At      int64    `json:"at"`       // Unix seconds
+	// Invitation is the one it took up: two keys under one mean two machines.
+	Invitation Key `json:"invitation,omitzero"`
 }
 
 // Self returns the member that holds the key: the node whose agent asks.

@@ -22,16 +22,36 @@ import (
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
-// invited is an invitation as a hub keeps it.
+// invited is an invitation as a hub keeps it:
+//
+//	open ──a machine takes it up──▶ joined ──mesh.json has its key──▶ spent
+//	  │                               │
+//	  └────── the node leaves mesh.json: dropped ──────┘
+//
+// A machine that joined is believed rather than the file until an apply has
+// taken it in. What is spent is remembered only to say so.
 type invited struct {
 	fleet.Invitation
-	// Before is the mesh.json that stood when it was taken up: as long as that
-	// one stands, the machine that joined is believed rather than the file.
+	// Before is the mesh.json that stood when it came in or was taken up: one
+	// that is older than the invitation cannot say that the node left.
 	Before fleet.Digest `json:"before,omitempty"`
+	// Was is the key that mesh.json had for the node when it was taken up: as
+	// long as it has that one, or none, the machine that joined is newer.
+	Was   fleet.Key `json:"was,omitzero"`
+	Spent bool      `json:"spent,omitempty"`
 }
 
-// rememberFor is how long an invitation that expired is kept, to say so.
-const rememberFor = 24 * time.Hour
+// pending says whether it was taken up and waits for an apply.
+func (i invited) pending() bool { return i.Joined != nil && !i.Spent }
+
+const (
+	// rememberFor is how long an invitation that expired is kept, to say so.
+	rememberFor = 24 * time.Hour
+	// maxLife is how far ahead an invitation may expire, by the hub's clock:
+	// moggy token gives a week at most. More than that is an operator's clock
+	// that is wrong, and would be a token that is good for a year.
+	maxLife = 8 * 24 * time.Hour
+)
 
 // maxInvitations bounds what the socket's owner can make us keep.
 const maxInvitations = 1000
@@ -95,19 +115,9 @@ func (s *invitations) saveLocked(all []invited) error {
 
 // add takes an invitation in. It replaces an earlier one for the same node that
 // nobody took up.
-func (s *invitations) add(now time.Time, conf fleet.AgentConfig, i fleet.Invitation) error {
-	switch {
-	case i.Node == "" || i.Key.IsZero():
-		return fmt.Errorf("%w: no node or no key", errInvited)
-	case !conf.V4.Contains(i.V4) || !conf.V6.Contains(i.V6):
-		return fmt.Errorf("%w: address of %s outside of the mesh", errInvited, i.Node)
-	case i.Expires <= now.Unix():
-		return fmt.Errorf("%w: expired by this hub's clock, which shows %s", errInvited, now.UTC().Format(time.RFC3339))
-	}
-	for _, n := range conf.Nodes {
-		if n.Name != i.Node && (n.V4 == i.V4 || n.V6 == i.V6) {
-			return fmt.Errorf("%w: %s has the address of %s", errInvited, i.Node, n.Name)
-		}
+func (s *invitations) add(now time.Time, conf fleet.AgentConfig, digest fleet.Digest, i fleet.Invitation) error {
+	if err := fits(now, conf, i); err != nil {
+		return fmt.Errorf("%w: %w", errInvited, err)
 	}
 	keys, err := wire.InvitationKeys(s.key, i.Key)
 	if err != nil {
@@ -117,8 +127,8 @@ func (s *invitations) add(now time.Time, conf fleet.AgentConfig, i fleet.Invitat
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := slices.DeleteFunc(slices.Clone(s.all), func(old invited) bool {
-		stale := old.Joined == nil && now.Unix() > old.Expires+int64(rememberFor.Seconds())
-		return old.Key == i.Key && old.Joined == nil || old.Node == i.Node && old.Joined == nil || stale
+		stale := !old.pending() && now.Unix() > old.Expires+int64(rememberFor.Seconds())
+		return old.Node == i.Node && old.Joined == nil || stale
 	})
 	if slices.ContainsFunc(all, func(old invited) bool { return old.Key == i.Key }) {
 		return nil // handed in again after it was taken up
@@ -126,10 +136,31 @@ func (s *invitations) add(now time.Time, conf fleet.AgentConfig, i fleet.Invitat
 	if len(all) >= maxInvitations {
 		return fmt.Errorf("%w: %d are open already", errInvited, len(all))
 	}
-	if err := s.saveLocked(append(all, invited{Invitation: i})); err != nil {
+	if err := s.saveLocked(append(all, invited{Invitation: i, Before: digest})); err != nil {
 		return err
 	}
 	s.keys[i.Key] = keys
+	return nil
+}
+
+// fits says what is wrong with an invitation.
+func fits(now time.Time, conf fleet.AgentConfig, i fleet.Invitation) error {
+	shows := now.UTC().Format(time.RFC3339)
+	switch {
+	case i.Node == "" || i.Key.IsZero():
+		return errors.New("no node or no key")
+	case !conf.V4.Contains(i.V4) || !conf.V6.Contains(i.V6):
+		return fmt.Errorf("address of %s outside of the mesh", i.Node)
+	case i.Expires <= now.Unix():
+		return fmt.Errorf("expired by this hub's clock, which shows %s: is the operator's right?", shows)
+	case i.Expires > now.Add(maxLife).Unix():
+		return fmt.Errorf("good for more than %d days by this hub's clock, which shows %s: is the operator's right?", int(maxLife.Hours()/24), shows)
+	}
+	for _, n := range conf.Nodes {
+		if n.Name != i.Node && (n.V4 == i.V4 || n.V6 == i.V6) {
+			return fmt.Errorf("%s has the address of %s", i.Node, n.Name)
+		}
+	}
 	return nil
 }
 
@@ -145,7 +176,8 @@ func (s *invitations) list() []fleet.Invitation {
 }
 
 // take lets the machine in, if the invitation still stands. Whoever took it up
-// may do so again: its answer may have been lost.
+// may do so again: its answer may have been lost. A knock is answered the same
+// and leaves everything as it is.
 func (s *invitations) take(now time.Time, key fleet.Key, j wire.Join, nodes []fleet.MeshNode, before fleet.Digest) (wire.JoinStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,8 +186,9 @@ func (s *invitations) take(now time.Time, key fleet.Key, j wire.Join, nodes []fl
 		return 0, errInvited
 	}
 	i := s.all[n]
+	was := keyOf(nodes, i.Node)
 	switch {
-	case i.Joined != nil && i.Joined.Key == j.Key:
+	case i.Joined != nil && i.Joined.Key == j.Key && (!i.Spent || was == j.Key):
 		return wire.JoinOK, nil
 	case i.Joined != nil:
 		return wire.JoinUsed, nil
@@ -163,36 +196,54 @@ func (s *invitations) take(now time.Time, key fleet.Key, j wire.Join, nodes []fl
 		return wire.JoinExpired, nil
 	case slices.ContainsFunc(nodes, func(m fleet.MeshNode) bool { return m.Key == j.Key && m.Name != i.Node }):
 		return wire.JoinTaken, nil
+	case j.Knock():
+		return wire.JoinOK, nil
 	}
-	i.Joined = &fleet.Joined{Node: i.Node, Key: j.Key, HostKey: hostKeyText(j.HostKey), At: now.Unix()}
-	i.Before = before
 	all := slices.Clone(s.all)
+	for o := range all { // the node has one machine: the one that joined last
+		all[o].Spent = all[o].Spent || all[o].pending() && all[o].Node == i.Node
+	}
+	i.Joined = &fleet.Joined{Node: i.Node, Key: j.Key, HostKey: hostKeyText(j.HostKey), At: now.Unix(), Invitation: i.Key}
+	i.Before, i.Was = before, was
 	all[n] = i
 	return wire.JoinOK, s.saveLocked(all)
 }
 
-// settle drops what a newer mesh.json has taken over, and returns conf with the
-// nodes that joined since.
+// keyOf is the key of the node of that name, zero if there is none.
+func keyOf(nodes []fleet.MeshNode, name fleet.NodeName) fleet.Key {
+	for _, n := range nodes {
+		if n.Name == name {
+			return n.Key
+		}
+	}
+	return fleet.Key{}
+}
+
+// settle follows a newer mesh.json: it drops the invitations of nodes that left
+// the file, marks those it has taken over, and returns conf with the nodes that
+// joined since.
 func (s *invitations) settle(conf fleet.AgentConfig, digest fleet.Digest) (fleet.AgentConfig, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	listed := make(map[fleet.NodeName]bool, len(conf.Nodes))
-	for _, n := range conf.Nodes {
-		listed[n.Name] = true
-	}
+	changed := false
 	var keep []invited
 	var joined []fleet.MeshNode
 	for _, i := range s.all {
-		if i.Joined != nil && listed[i.Node] && i.Before != digest {
+		listed := keyOf(conf.Nodes, i.Node)
+		if listed.IsZero() && !slices.Contains(conf.Awaited, i.Node) && i.Before != digest {
+			changed = true
 			continue
 		}
+		if i.pending() && !listed.IsZero() && (listed == i.Joined.Key || listed != i.Was) {
+			i.Spent, changed = true, true
+		}
 		keep = append(keep, i)
-		if i.Joined != nil {
+		if i.pending() {
 			joined = append(joined, fleet.MeshNode{Name: i.Node, Site: i.Site, Key: i.Joined.Key, V4: i.V4, V6: i.V6})
 		}
 	}
 	var err error
-	if len(keep) != len(s.all) {
+	if changed {
 		err = s.saveLocked(keep)
 	}
 	nodes := slices.DeleteFunc(slices.Clone(conf.Nodes), func(n fleet.MeshNode) bool {
@@ -208,7 +259,7 @@ func (s *invitations) joined() []fleet.Joined {
 	defer s.mu.Unlock()
 	var out []fleet.Joined
 	for _, i := range s.all {
-		if i.Joined != nil {
+		if i.pending() {
 			out = append(out, *i.Joined)
 		}
 	}
@@ -255,8 +306,10 @@ func (a *Agent) join(now time.Time, b []byte, from path.Source) {
 		a.log.Error("join not kept", fieldError, err)
 		return
 	}
-	a.log.Info("join", fieldFrom, from.Route.Addr, fieldKey, j.Key, fieldStatus, int(status))
-	if status == wire.JoinOK {
+	if !j.Knock() {
+		a.log.Info("join", fieldFrom, from.Route.Addr, fieldKey, j.Key, fieldStatus, int(status))
+	}
+	if status == wire.JoinOK && !j.Knock() {
 		a.changed.Store(true)
 		a.poke()
 	}
@@ -275,14 +328,14 @@ func (a *Agent) postInvitation(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.mu.Lock()
-	conf := a.file
+	conf, digest := a.file, a.digest
 	self, _ := a.split(conf)
 	a.mu.Unlock()
 	if !self.Hub {
 		http.Error(w, fmt.Sprintf("%s is no hub: a machine outside cannot reach it", self.Name), http.StatusConflict)
 		return
 	}
-	switch err := a.invites.add(time.Now(), conf, i); {
+	switch err := a.invites.add(time.Now(), conf, digest, i); {
 	case errors.Is(err, errInvited):
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	case err != nil:

@@ -30,8 +30,9 @@ var (
 const (
 	joinRetry    = 400 * time.Millisecond // at first; it grows by half each round
 	joinPatience = 15 * time.Second
-	// joinOthers is how long the other hubs are waited for once one agreed:
-	// each must be told, because hubs do not tell each other.
+	// joinOthers is how long the other hubs are waited for once one answered:
+	// each must be told, because hubs do not tell each other, and one that agrees
+	// outweighs one whose clock is ahead.
 	joinOthers = 2 * time.Second
 )
 
@@ -46,7 +47,17 @@ type Told struct {
 // key. It succeeds when one hub agrees, and returns what each said. It gives up
 // after 15 s, or when ctx is done.
 func Join(ctx context.Context, t token.Token, key fleet.Key, hostKey [wire.HostKeySize]byte) ([]Told, error) {
-	j, err := newJoiner(t, key, hostKey)
+	return askHubs(ctx, t, wire.Join{Key: key, HostKey: hostKey})
+}
+
+// Knock asks what Join would be answered, and changes nothing anywhere. The
+// first hub that agrees ends it.
+func Knock(ctx context.Context, t token.Token, key fleet.Key) ([]Told, error) {
+	return askHubs(ctx, t, wire.Join{Key: key})
+}
+
+func askHubs(ctx context.Context, t token.Token, request wire.Join) ([]Told, error) {
+	j, err := newJoiner(t, request)
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +81,7 @@ func Join(ctx context.Context, t token.Token, key fleet.Key, hostKey [wire.HostK
 }
 
 type joiner struct {
+	knock bool
 	hubs  []*asked
 	conns []*net.UDPConn
 	news  chan struct{}
@@ -84,15 +96,15 @@ type asked struct {
 	told    Told
 }
 
-func newJoiner(t token.Token, key fleet.Key, hostKey [wire.HostKeySize]byte) (*joiner, error) {
-	j := &joiner{news: make(chan struct{}, 1)}
+func newJoiner(t token.Token, join wire.Join) (*joiner, error) {
+	j := &joiner{knock: join.Knock(), news: make(chan struct{}, 1)}
 	for _, h := range t.Hubs {
 		keys, err := wire.TokenKeys(wire.PrivateKey(t.Secret), h.Key)
 		if err != nil {
 			return nil, fmt.Errorf("hub %s: %w", h.Name, err)
 		}
 		// Sealed once: an answer to any copy is an answer.
-		request, err := keys.SealRequest(wire.Join{Key: key, HostKey: hostKey}, rand.Reader)
+		request, err := keys.SealRequest(join, rand.Reader)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +114,7 @@ func newJoiner(t token.Token, key fleet.Key, hostKey [wire.HostKeySize]byte) (*j
 }
 
 // ask sends until every hub has answered, or one did and the others had their
-// time.
+// time; a knock until one agrees.
 func (j *joiner) ask(ctx context.Context) {
 	retry := joinRetry
 	next := time.NewTimer(0)
@@ -120,10 +132,10 @@ func (j *joiner) ask(ctx context.Context) {
 			retry += retry / 2
 		case <-j.news:
 			agreed, all := j.progress()
-			if all {
+			if all || agreed && j.knock {
 				return
 			}
-			if agreed && others == nil {
+			if others == nil {
 				others = time.After(joinOthers)
 			}
 		}
@@ -213,7 +225,7 @@ func (j *joiner) result(t token.Token) ([]Told, error) {
 	switch {
 	case said[wire.JoinUsed] != nil:
 		return told, hint.Wrap(fmt.Errorf("node %s: %w, says %s", t.Node, ErrUsed, by(wire.JoinUsed)),
-			"if that was not you, remove node %s from the fleet file and apply; a new token: moggy token %s", t.Node, t.Node)
+			"if that was not you, take the place back with a new one: moggy token %s --replace", t.Node)
 	case said[wire.JoinOK] != nil:
 		return told, nil
 	case said[wire.JoinTaken] != nil:
@@ -226,8 +238,8 @@ func (j *joiner) result(t token.Token) ([]Told, error) {
 			"make a new one at the operator's: moggy token %s", t.Node)
 	}
 	return told, hint.Wrap(fmt.Errorf("%w; tried %s", ErrNoAnswer, j.tried()),
-		"does a firewall here block UDP to port %d? Hubs do not answer to tokens they do not know either: "+
-			"make a new one while they are up: moggy token %s", t.Port, t.Node)
+		"a firewall on the way may block UDP to port %d; and hubs are silent about tokens they do not know: those of another fleet, "+
+			"or of a node that has left the file. A new one: moggy token %s", t.Port, t.Node)
 }
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }

@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"net/netip"
+	"slices"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -28,7 +29,7 @@ const (
 var unitFile []byte
 
 // Config is the mesh as every node is told of it: the members whose keys are
-// known. It is the same for all.
+// known, and who else may join. It is the same for all.
 func Config(f *fleet.Fleet, l *fleet.Lock) fleet.AgentConfig {
 	roles := f.Roles()
 	cfg := fleet.AgentConfig{
@@ -53,6 +54,7 @@ func Config(f *fleet.Fleet, l *fleet.Lock) fleet.AgentConfig {
 	for _, n := range f.Nodes {
 		m, ok := members[n.Name]
 		if !ok {
+			cfg.Awaited = append(cfg.Awaited, n.Name)
 			continue
 		}
 		m.Site = n.Site
@@ -60,6 +62,7 @@ func Config(f *fleet.Fleet, l *fleet.Lock) fleet.AgentConfig {
 			m.Public = append(m.Public, netip.AddrPortFrom(a, f.Port))
 		}
 	}
+	slices.Sort(cfg.Awaited)
 	return cfg
 }
 

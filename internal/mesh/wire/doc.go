@@ -164,5 +164,6 @@
 // The request is 140 bytes long, the reply 92. Authenticated with a reply is,
 // beyond its own head, the whole request that it answers. Status: 1 you are in,
 // 2 another machine took the invitation up, 3 it has expired, 4 the mesh key is
-// another node's. Whoever does not hold an invitation gets no answer.
+// another node's. Whoever does not hold an invitation gets no answer. A request
+// whose SSH host key is all zero is a knock: answered the same, it lets nobody in.
 package wire

@@ -16,8 +16,12 @@ const HostKeySize = 32
 // takes it up.
 type Join struct {
 	Key     fleet.Key         // the machine's mesh key
-	HostKey [HostKeySize]byte // its SSH host key, ed25519
+	HostKey [HostKeySize]byte // its SSH host key, ed25519; all zero in a knock
 }
+
+// Knock says whether the holder only asks what the answer would be: a machine
+// learns that its token is refused before it has anything to clean up.
+func (j Join) Knock() bool { return j.HostKey == [HostKeySize]byte{} }
 
 // JoinStatus is a hub's answer.
 type JoinStatus uint8
