@@ -24,18 +24,20 @@ import (
 func newJoinCommand(a *app) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "join [TOKEN|-]",
+		Use:   "join [-]",
 		Short: "Make this machine a node of the fleet that its token is from",
 		Long: `Join makes this machine a node: for machines that nobody can reach from outside.
 The token comes from "moggy token NODE" at the operator's.
 
-Run it as root, without an argument: it asks for the token and does not show it,
-so that it lands in no history and no list of processes. With - it reads it from
-standard input.
+Run it as root: it asks for the token and does not show it. With - it reads it
+from standard input. It takes none as an argument, which would be in the list of
+processes, in the shell's history and in the log of sudo.
 
-The machine makes its own key, which never leaves it, tells the hubs its public
-half, and starts the mesh. What else the node is to run comes with the
-operator's next "moggy apply". A join that is refused leaves nothing behind.`,
+The hubs say first whether they take the token, by their own clocks; a join that
+is refused leaves nothing behind. Then the machine makes its own key, which never
+leaves it, tells the hubs its public half, and starts the mesh. What else the
+node is to run comes with the operator's next "moggy apply". An interrupted join
+can be run again with the same token.`,
 		Example: `  sudo moggy join
   moggy token bianco | ssh nico@192.168.1.20 sudo moggy join -`,
 		Args: cobra.MaximumNArgs(1),
@@ -48,6 +50,9 @@ operator's next "moggy apply". A join that is refused leaves nothing behind.`,
 }
 
 func runJoin(ctx context.Context, a *app, args []string, yes bool) error {
+	if len(args) == 1 && args[0] != "-" {
+		return refuseArgument(args[0])
+	}
 	if os.Geteuid() != 0 {
 		return hint.New("join needs root", "run it with sudo")
 	}
@@ -65,7 +70,7 @@ func runJoin(ctx context.Context, a *app, args []string, yes bool) error {
 	}
 	m := join.Machine{
 		Root: "/", Executable: exe, Version: version, By: "join",
-		Systemd: node.Systemctl{Run: node.RunCommand}, Run: node.RunCommand, Enter: mesh.Join,
+		Systemd: node.Systemctl{Run: node.RunCommand}, Run: node.RunCommand, Knock: mesh.Knock, Enter: mesh.Join,
 		Say: func(text string) { fmt.Fprintf(a.stderr, "%s: %s\n", t.Node, text) },
 		Ask: func(question string) (bool, error) {
 			if yes {
@@ -84,11 +89,20 @@ func runJoin(ctx context.Context, a *app, args []string, yes bool) error {
 	return a.printJoined(t, r)
 }
 
+// refuseArgument is the error of a token given as an argument. It does not
+// repeat it: a third place to find it in is one too many.
+func refuseArgument(arg string) error {
+	const what = "join takes no token as an argument: it is in the list of processes now, and in the shell's history"
+	t, err := token.Parse(arg)
+	if err != nil {
+		return hint.New(what, "run moggy join without one: it asks")
+	}
+	return hint.New(what, "make a new one, after which nobody can use this one: moggy token %s; then moggy join, which asks for it", t.Node)
+}
+
 // readToken takes the token from where it is least seen.
 func (a *app) readToken(args []string) (string, error) {
 	switch {
-	case len(args) == 1 && args[0] != "-":
-		return args[0], nil
 	case len(args) == 0:
 		if f, ok := a.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			fmt.Fprint(a.stderr, "Token: ")

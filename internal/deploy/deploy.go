@@ -123,6 +123,9 @@ func (d *Deployment) adopt(seen map[fleet.NodeName]plan.Observation) (bool, erro
 	if err != nil || len(joined) == 0 {
 		return false, err
 	}
+	for _, name := range joined {
+		delete(seen, name) // whoever answered, or did not, was the machine before
+	}
 	return true, d.SSH.Use(d.Fleet, d.lock)
 }
 

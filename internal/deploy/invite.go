@@ -21,8 +21,10 @@ const maxTokenHubs = 5
 
 // Invite makes a token for a node that joins from its own keyboard, and tells
 // the hubs. Hubs that could not be told are in the Failed; the error says that
-// none could, or that the node needs no token.
-func (d *Deployment) Invite(ctx context.Context, name fleet.NodeName, valid time.Duration, now time.Time) (token.Token, Failed, error) {
+// none could, or that the node needs no token. With replace, a node that is in
+// the fleet is invited anew: the machine that has its key stays the node until
+// another one has joined.
+func (d *Deployment) Invite(ctx context.Context, name fleet.NodeName, replace bool, valid time.Duration, now time.Time) (token.Token, Failed, error) {
 	n, ok := d.Fleet.Node(name)
 	if !ok {
 		return token.Token{}, nil, hint.New(fmt.Sprintf("there is no node %s in the file", name), "add a line for it first: node %q { site = ... }", name)
@@ -33,11 +35,12 @@ func (d *Deployment) Invite(ctx context.Context, name fleet.NodeName, valid time
 	}
 	lock := d.Lock()
 	entry := lock.Node(name)
-	if !entry.MeshKey.IsZero() {
-		return token.Token{}, nil, hint.New(fmt.Sprintf("%s is in the fleet already", name), "moggy status shows it")
+	if !entry.MeshKey.IsZero() && !replace {
+		return token.Token{}, nil, hint.New(fmt.Sprintf("%s is in the fleet already", name),
+			"moggy status shows it; a machine that was installed anew takes its place back: moggy token %s --replace", name)
 	}
 	hubs := slices.DeleteFunc(agent.Config(d.Fleet, lock).Nodes, func(m fleet.MeshNode) bool {
-		return !m.Hub || len(m.Public) == 0 || lock.Node(m.Name).Generation == 0
+		return m.Name == name || !m.Hub || len(m.Public) == 0 || lock.Node(m.Name).Generation == 0
 	})
 	if len(hubs) == 0 {
 		return token.Token{}, nil, hint.New("no hub is up that could let it in", "moggy apply sets the hubs up")

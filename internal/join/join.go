@@ -10,6 +10,7 @@ package join
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -52,7 +53,8 @@ type Machine struct {
 	Ask func(question string) (bool, error)
 	// Say tells the owner what is being done.
 	Say func(text string)
-	// Enter is mesh.Join.
+	// Knock is mesh.Knock, Enter is mesh.Join.
+	Knock func(ctx context.Context, t token.Token, key fleet.Key) ([]mesh.Told, error)
 	Enter func(ctx context.Context, t token.Token, key fleet.Key, hostKey [wire.HostKeySize]byte) ([]mesh.Told, error)
 }
 
@@ -62,13 +64,21 @@ type Result struct {
 	Peers []fleet.PeerStatus // as the agent reaches them
 }
 
-// Join takes up the token. Before a hub agreed, nothing is left behind; after,
-// the same token may be used again on this machine to finish what failed.
+// Join takes up the token:
+//
+//	fit ── knock ── ssh server ── key ── enter ── settle ── reach
+//	└── nothing is written ──┘    └ kept unless the hubs refuse ┘
+//
+// It can be interrupted anywhere, and the same token be used again on this
+// machine: a key that a hub may have been told of is kept.
 func (m Machine) Join(ctx context.Context, t token.Token) (Result, error) {
 	n := node.New(node.Options{
 		Root: m.Root, Systemd: m.Systemd, Run: m.Run, Now: time.Now, Version: m.Version, By: m.By,
 	})
 	if err := m.fit(ctx, n, t); err != nil {
+		return Result{}, err
+	}
+	if err := m.knock(ctx, n, t); err != nil {
 		return Result{}, err
 	}
 	hostKey, err := m.sshd(ctx, n)
@@ -88,11 +98,10 @@ func (m Machine) Join(ctx context.Context, t token.Token) (Result, error) {
 			err = hint.Wrap(err, "the hubs let this machine in: put it right, and use the same token again")
 		}
 	}
-	err = errors.Join(err, h.Release())
-	if err != nil {
-		if fresh && !agreed(r.Told) {
-			err = errors.Join(err, os.RemoveAll(m.real(node.Dir)))
-		}
+	if fresh && m.absent(node.MeshKeyPath) { // refused after all
+		err = errors.Join(err, os.RemoveAll(m.real(node.Dir)))
+	}
+	if err := errors.Join(err, h.Release()); err != nil {
 		return r, err
 	}
 	r.Peers, err = m.reach(ctx, n)
@@ -106,11 +115,33 @@ func (m Machine) absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-func agreed(told []mesh.Told) bool {
-	return slices.ContainsFunc(told, func(t mesh.Told) bool { return t.Status == wire.JoinOK })
+// knock asks the hubs whether they would let this machine in, before there is
+// anything to clean up. A machine that has no key yet uses one for the question
+// alone.
+func (m Machine) knock(ctx context.Context, n *node.Node, t token.Token) error {
+	key, err := n.MeshKey()
+	if errors.Is(err, fs.ErrNotExist) {
+		var once wire.PrivateKey
+		once, err = wire.NewPrivateKey(rand.Reader)
+		key = once.Public()
+	}
+	if err != nil {
+		return err
+	}
+	m.Say(fmt.Sprintf("asking %s to let this machine in as %s", hubs(len(t.Hubs)), t.Node))
+	_, err = m.Knock(ctx, t, key)
+	return err
 }
 
-// enter makes the machine's key, which never leaves it, and asks the hubs.
+func hubs(n int) string {
+	if n == 1 {
+		return "a hub"
+	}
+	return fmt.Sprintf("%d hubs", n)
+}
+
+// enter makes the machine's key, which never leaves it, and tells the hubs. One
+// that is refused goes again; one that a hub may have taken down stays.
 func (m Machine) enter(ctx context.Context, h *node.Held, t token.Token, hostKey [wire.HostKeySize]byte) ([]mesh.Told, error) {
 	_, err := h.MeshKey()
 	made := errors.Is(err, fs.ErrNotExist)
@@ -118,9 +149,11 @@ func (m Machine) enter(ctx context.Context, h *node.Held, t token.Token, hostKey
 	if err != nil {
 		return nil, err
 	}
-	m.Say(fmt.Sprintf("asking %d hubs to let this machine in as %s", len(t.Hubs), t.Node))
 	told, err := m.Enter(ctx, t, key, hostKey)
-	if err != nil && made && !agreed(told) {
+	switch {
+	case errors.Is(err, mesh.ErrNoAnswer):
+		err = hint.New("the hubs fell silent while they let this machine in", "use the same token again on this machine: one of them may have agreed")
+	case err != nil && made:
 		err = errors.Join(err, os.Remove(m.real(node.MeshKeyPath)))
 	}
 	return told, err

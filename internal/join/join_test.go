@@ -46,6 +46,7 @@ type fixture struct {
 	systemd   *node.FakeSystemd
 	commands  map[string]string // by their first words; "!" starts an error
 	ran       []string
+	knocked   []fleet.Key
 	asked     []fleet.Key
 	questions int
 }
@@ -60,6 +61,10 @@ func newFixture(t *testing.T) *fixture {
 		Root: root, Executable: "/bin/true", Systemd: f.systemd, Run: f.run, Version: "test", By: "test",
 		Ask: func(string) (bool, error) { f.questions++; return false, nil },
 		Say: func(string) {},
+		Knock: func(_ context.Context, _ token.Token, key fleet.Key) ([]mesh.Told, error) {
+			f.knocked = append(f.knocked, key)
+			return []mesh.Told{{Hub: "cosmo", Status: wire.JoinOK}}, nil
+		},
 		Enter: func(_ context.Context, _ token.Token, key fleet.Key, _ [wire.HostKeySize]byte) ([]mesh.Told, error) {
 			f.asked = append(f.asked, key)
 			return []mesh.Told{{Hub: "cosmo", Status: wire.JoinOK}}, nil
@@ -70,6 +75,7 @@ func newFixture(t *testing.T) *fixture {
 	f.write("/etc/ssh/ssh_host_ed25519_key.pub", hostKeyLine)
 	f.write("/etc/os-release", "ID=debian\nVERSION_ID=12\n")
 	f.write("/etc/systemd/system/x", "")
+	f.write("/var/lib/x", "")
 	return f
 }
 
@@ -151,21 +157,145 @@ func TestJoinPutsAFirstGenerationInForce(t *testing.T) {
 	}
 }
 
-func TestRefusedJoinLeavesNothing(t *testing.T) {
-	f := newFixture(t)
-	f.Enter = func(context.Context, token.Token, fleet.Key, [wire.HostKeySize]byte) ([]mesh.Told, error) {
-		return []mesh.Told{{Hub: "cosmo", Status: wire.JoinExpired}}, mesh.ErrExpired
-	}
-	if _, err := f.Join(t.Context(), sample()); !errors.Is(err, mesh.ErrExpired) {
-		t.Fatalf("got %v, want %v", err, mesh.ErrExpired)
-	}
-	for _, path := range []string{node.Dir, "/etc/moggy", "/usr/local/bin/moggy"} {
-		if !f.absent(path) {
-			t.Errorf("%s is left behind", path)
+// listing is every path on the machine.
+func (f *fixture) listing() string {
+	f.t.Helper()
+	var out strings.Builder
+	err := filepath.WalkDir(f.Root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
+		info, err := d.Info()
+		fmt.Fprintln(&out, path, info.Mode())
+		return err
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestRefusedJoinLeavesNothing(t *testing.T) {
+	refused := []error{mesh.ErrUsed, mesh.ErrExpired, mesh.ErrTaken, mesh.ErrNoAnswer, context.Canceled}
+	for _, want := range refused {
+		t.Run("at the knock: "+want.Error(), func(t *testing.T) {
+			f := newFixture(t)
+			f.commands = map[string]string{"systemctl cat": "!no such unit"} // it would have to be installed
+			f.Knock = func(context.Context, token.Token, fleet.Key) ([]mesh.Told, error) { return nil, want }
+			f.leavesNothing(want)
+			if len(f.asked)+f.questions > 0 {
+				t.Errorf("keys told %v, questions %d: nothing was to be done", f.asked, f.questions)
+			}
+		})
+	}
+	for _, want := range refused[:3] { // changed its mind since
+		t.Run("after the knock: "+want.Error(), func(t *testing.T) {
+			f := newFixture(t)
+			f.Enter = func(context.Context, token.Token, fleet.Key, [wire.HostKeySize]byte) ([]mesh.Told, error) {
+				return []mesh.Told{{Hub: "cosmo", Status: wire.JoinOK}}, want // one of them agreed
+			}
+			f.leavesNothing(want)
+		})
+	}
+}
+
+func (f *fixture) leavesNothing(want error) {
+	f.t.Helper()
+	before := f.listing()
+	if _, err := f.Join(f.t.Context(), sample()); !errors.Is(err, want) {
+		f.t.Fatalf("got %v, want %v", err, want)
+	}
+	if after := f.listing(); after != before {
+		f.t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 	if calls := f.systemd.Calls(); len(calls) > 0 {
-		t.Errorf("units were touched: %v", calls)
+		f.t.Errorf("units were touched: %v", calls)
+	}
+}
+
+// TestInterruptedJoinGoesOn stops a join at each of its steps, and runs it again
+// with the same token.
+func TestInterruptedJoinGoesOn(t *testing.T) {
+	steps := 0
+	for stop := 1; ; stop++ {
+		f := newFixture(t)
+		f.agent(1)
+		at := 0
+		ctx, cancel := context.WithCancel(t.Context())
+		step := func() {
+			if at++; at == stop {
+				cancel()
+			}
+			steps = max(steps, at)
+		}
+		f.Say = func(string) { step() }
+		enter, run := f.Enter, f.Run
+		f.Enter = func(ctx context.Context, tok token.Token, key fleet.Key, hostKey [wire.HostKeySize]byte) ([]mesh.Told, error) {
+			told, err := enter(ctx, tok, key, hostKey) // it arrives
+			if step(); ctx.Err() != nil {
+				return nil, mesh.ErrNoAnswer // and the answer does not
+			}
+			return told, err
+		}
+		f.Run = func(ctx context.Context, env []string, name string, args ...string) ([]byte, error) {
+			step()
+			return run(ctx, env, name, args...)
+		}
+		_, err := f.Join(ctx, sample())
+		cancel()
+		if err == nil && at < stop {
+			break
+		}
+		if _, err := f.Join(t.Context(), sample()); err != nil {
+			t.Errorf("interrupted at %d, then again: %v", stop, err)
+		}
+		for _, key := range f.asked {
+			if key != f.asked[0] {
+				t.Errorf("interrupted at %d: the hubs were told two keys", stop)
+			}
+		}
+	}
+	if steps < 5 {
+		t.Errorf("stopped at %d steps only", steps)
+	}
+}
+
+// TestTheMachinesClockDoesNotMatter: by its own clock this token expired in
+// 1970, or does so in the year 2100; the hub decides.
+func TestTheMachinesClockDoesNotMatter(t *testing.T) {
+	for _, expires := range []int64{1, 4_102_444_800} {
+		f := newFixture(t)
+		f.agent(1)
+		tok := sample()
+		tok.Expires = expires
+		if _, err := f.Join(t.Context(), tok); err != nil {
+			t.Errorf("expires %d: %v", expires, err)
+		}
+	}
+}
+
+func TestMachineOfAnotherFleetIsTold(t *testing.T) {
+	for name, change := range map[string]func(*token.Token){
+		"fleet dogs": func(tok *token.Token) { tok.Fleet = "dogs" },
+		"node ziggy": func(tok *token.Token) { tok.Node = "ziggy" },
+	} {
+		f := newFixture(t)
+		f.agent(1)
+		if _, err := f.Join(t.Context(), sample()); err != nil {
+			t.Fatal(err)
+		}
+		f.knocked = nil
+		before := f.listing()
+		tok := sample()
+		change(&tok)
+		_, err := f.Join(t.Context(), tok)
+		if err == nil || !strings.Contains(err.Error(), "this machine is node bianco of fleet cats already") ||
+			!strings.Contains(fmt.Sprint(hint.All(err)), name[strings.Index(name, " ")+1:]) {
+			t.Errorf("%s: got %v with hints %q", name, err, hint.All(err))
+		}
+		if len(f.knocked) > 0 || f.listing() != before {
+			t.Errorf("%s: the hubs were asked, or something changed", name)
+		}
 	}
 }
 
@@ -176,10 +306,10 @@ func TestAKeyThatWasThereIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Enter = func(context.Context, token.Token, fleet.Key, [wire.HostKeySize]byte) ([]mesh.Told, error) {
-		return nil, mesh.ErrNoAnswer
+		return nil, mesh.ErrUsed
 	}
-	if _, err := f.Join(t.Context(), sample()); !errors.Is(err, mesh.ErrNoAnswer) {
-		t.Fatalf("got %v, want %v", err, mesh.ErrNoAnswer)
+	if _, err := f.Join(t.Context(), sample()); !errors.Is(err, mesh.ErrUsed) {
+		t.Fatalf("got %v, want %v", err, mesh.ErrUsed)
 	}
 	if f.absent(node.MeshKeyPath) {
 		t.Error("the key of a machine that had joined is gone")

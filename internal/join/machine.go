@@ -34,7 +34,7 @@ func (m Machine) fit(ctx context.Context, n *node.Node, t token.Token) error {
 	}
 	if o.Manifest != nil && (o.Manifest.Fleet != t.Fleet || o.Manifest.Node != t.Node) {
 		return hint.New(fmt.Sprintf("this machine is node %s of fleet %s already", o.Manifest.Node, o.Manifest.Fleet),
-			"one machine is one node; the token is for node %s of fleet %s", t.Node, t.Fleet)
+			"the token is for node %s of fleet %s, and one machine is one node: to leave the other first, moggy leave", t.Node, t.Fleet)
 	}
 	if o.Current.Number > generation {
 		return hint.New(fmt.Sprintf("this machine is node %s already, at generation %d", t.Node, o.Current.Number),

@@ -9,18 +9,26 @@ import (
 )
 
 // Adopt takes into the lock the nodes that joined by token, as the hubs report
-// them. It returns their names, sorted as the lock is. Hubs that disagree
-// about a node's key are an error: two machines used one token.
+// them, also those that took the place of a machine it knows. It returns their
+// names, sorted as the lock is. Hubs that disagree about a node's key are an
+// error, two machines used one token; unless it was with two tokens, when the
+// later is the node.
 func Adopt(f *fleet.Fleet, l *fleet.Lock, reports map[fleet.NodeName][]fleet.Joined) ([]fleet.NodeName, error) {
 	first := make(map[fleet.NodeName]fleet.Joined)
 	var names []fleet.NodeName
 	for _, hub := range sortedNames(reports) {
 		for _, j := range reports[hub] {
 			have, known := first[j.Node]
-			if known && (have.Key != j.Key || have.HostKey != j.HostKey) {
+			switch {
+			case !known:
+			case have.Key == j.Key && have.HostKey == j.HostKey:
+				continue
+			case have.Invitation == j.Invitation:
 				return nil, hint.Wrap(
 					fmt.Errorf("node %s: two machines joined with its token, one with key %s, one with %s", j.Node, have.Key, j.Key),
-					"one of them is not yours: moggy token %s, and join again from the right one", j.Node)
+					"one of them is not yours: moggy token %s --replace, and join again from the right one", j.Node)
+			case have.At > j.At:
+				continue
 			}
 			first[j.Node] = j
 		}
@@ -31,7 +39,7 @@ func Adopt(f *fleet.Fleet, l *fleet.Lock, reports map[fleet.NodeName][]fleet.Joi
 		if !joined || entry.MeshKey == j.Key {
 			continue
 		}
-		entry.MeshKey, entry.Generation = j.Key, 0
+		entry.MeshKey, entry.Generation, entry.Arch = j.Key, 0, "" // of a machine that nobody has looked at
 		entry.HostKeys = nil
 		if j.HostKey != "" {
 			entry.HostKeys = []string{j.HostKey}

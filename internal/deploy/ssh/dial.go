@@ -264,7 +264,7 @@ func Explain(node fleet.NodeName, user string, err error) error {
 	}
 	switch {
 	case changed(c):
-		return hint.Wrap(err, "%s shows another host key than fleet.lock.hcl holds: if it was reinstalled, remove host_keys from its block there; if not, somebody is in between", node)
+		return hint.Wrap(err, "%s shows another host key than fleet.lock.hcl holds: if it was installed anew, moggy forget %s, then apply; if not, somebody is in between", node, node)
 	case denied(c):
 		return hint.Wrap(err, "your key must be among %s's authorized keys on %s, and in your agent if it has a passphrase: ssh-add", user, node)
 	}
