@@ -52,7 +52,7 @@ Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
 	flags.DurationVar(&n.await, "await", time.Minute, "how long units may take to start")
 	cmd.AddCommand(
 		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(),
-		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(),
+		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(), n.examineCommand(),
 	)
 	return cmd
 }

@@ -25,7 +25,7 @@ func floors() [][]string {
 		// 1 pure logic
 		{"internal/config/source"},
 		{
-			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status",
+			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status", "internal/doctor",
 			"internal/engine/agent", "internal/engine/operators",
 			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
@@ -34,7 +34,7 @@ func floors() [][]string {
 		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report"},
 		{
 			"internal/config/source/sourcetest", "internal/mesh/link",
-			"internal/deploy/node", "internal/deploy/node/host", "internal/deploy/node/store", "internal/deploy/node/systemd",
+			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/host", "internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/deploy/ssh",
 			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",
 		},
