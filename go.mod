@@ -13,6 +13,7 @@ require (
 	github.com/vishvananda/netns v0.0.5 // the lab's network namespaces; Apache-2.0
 	github.com/zclconf/go-cty v1.19.0 // values of HCL expressions; MIT
 	golang.org/x/crypto v0.58.0 // X25519 sealing, ChaCha20-Poly1305, BLAKE2s, SSH keys; BSD-3
+	golang.org/x/mod v0.41.0 // which of two versions came first; BSD-3
 	golang.org/x/net v0.62.0 // many UDP packets in one system call; BSD-3
 	golang.org/x/sync v0.24.0 // errgroup: one owner for all tasks; BSD-3
 	golang.org/x/sys v0.49.0 // system calls of Linux; BSD-3
@@ -32,7 +33,6 @@ require (
 	github.com/apparentlymart/go-textseg/v17 v17.0.1 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
-	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect

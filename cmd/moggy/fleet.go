@@ -57,7 +57,7 @@ func (a *app) open(f *fleet.Fleet, save func(*fleet.Lock) error) (*deploy.Deploy
 		names = append(names, string(n.Name))
 	}
 	return &deploy.Deployment{
-		Fleet: f, SSH: client, Binaries: binaries, By: whoami(), Commit: commitOf(context.Background(), a.files),
+		Fleet: f, SSH: client, Binaries: binaries, By: whoami(), Version: version, Commit: commitOf(context.Background(), a.files),
 		Progress: a.board(names...),
 		Accept:   a.askHostKey(),
 		Save:     save,

@@ -1,12 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/internal/deploy"
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/plan"
+	"github.com/moggyfleet/moggy/internal/plan/rollout"
 )
 
 // observeWithin is how long one node has to answer a plan.
@@ -17,6 +29,8 @@ const exitChanges exitCode = 2
 
 func newPlanCommand(a *app) *cobra.Command {
 	var noDiff bool
+	var out string
+	f := applyFlags{soak: rollout.DefaultSoak}
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what would change, and what one failure would stop",
@@ -25,11 +39,15 @@ per node what an apply would change: files with their differences, units,
 packages. Then it says what the loss of any node, any site, or any two nodes
 would stop, with the line of the file that would mend it.
 
-It changes nothing, neither on the nodes nor beside the file.
+It changes nothing, neither on the nodes nor beside the file. With --out it
+writes down what was decided and on which grounds, as digests without any
+content: moggy apply FILE carries out that and nothing else, and is refused when
+anything moved on meanwhile.
 
 Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 		Example: `  moggy plan
   moggy plan --no-diff
+  moggy plan --out friday.plan && moggy apply friday.plan
   moggy plan --json | jq '.nodes[] | select(.action != "none")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,12 +60,18 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 			if err != nil {
 				return err
 			}
-			p, err := d.Plan(cmd.Context(), seen)
+			o := f.options()
+			p, err := d.Plan(cmd.Context(), seen, o)
 			if err != nil {
 				return err
 			}
 			if err := a.showPlan(p, !noDiff); err != nil {
 				return err
+			}
+			if out != "" {
+				if err := a.savePlan(out, d, p, o); err != nil {
+					return err
+				}
 			}
 			if p.Changes() {
 				return exitChanges
@@ -56,6 +80,8 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 		},
 	}
 	cmd.Flags().BoolVar(&noDiff, "no-diff", false, "name the files that change, without their differences")
+	cmd.Flags().StringVar(&out, "out", "", "keep what was decided in this `file`, for moggy apply FILE")
+	a.nodeFlag(cmd, &f.nodes)
 	return cmd
 }
 
@@ -70,4 +96,80 @@ func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.stdout)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// fingerprint is what the plan depends on, as it is now.
+func (a *app) fingerprint(d *deploy.Deployment, p *plan.Plan, o deploy.Options) (plan.Saved, error) {
+	s := p.Fingerprint()
+	s.Only = o.Only
+	s.Binaries = make(map[string]fleet.Digest, len(d.Binaries))
+	for arch, b := range d.Binaries {
+		s.Binaries[arch] = b.Digest
+	}
+	sources, err := a.readSources()
+	if err != nil {
+		return s, err
+	}
+	var text bytes.Buffer
+	for _, src := range sources {
+		fmt.Fprintf(&text, "%d\n", len(src.Content)) // two files are not one with both texts
+		text.Write(src.Content)
+	}
+	s.File = fleet.DigestOf(text.Bytes())
+	lock, err := readFile(lockName(a.files[0]))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	s.Lock = fleet.DigestOf(lock)
+	return s, nil
+}
+
+func (a *app) savePlan(file string, d *deploy.Deployment, p *plan.Plan, o deploy.Options) error {
+	s, err := a.fingerprint(d, p, o)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := s.Write(&b); err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		return plainPathError(file, err)
+	}
+	fmt.Fprintf(a.stderr, "Saved. Next: moggy apply %s\n", file)
+	return nil
+}
+
+// compareSaved is the error of a saved plan that does not hold any more.
+func (a *app) compareSaved(file string, d *deploy.Deployment, p *plan.Plan, o deploy.Options) error {
+	b, err := readSaved(file)
+	if err != nil {
+		return err
+	}
+	s, err := plan.ParseSaved(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	now, err := a.fingerprint(d, p, o)
+	if err != nil {
+		return err
+	}
+	if moved := s.Moved(now); len(moved) > 0 {
+		return hint.New(fmt.Sprintf("%s does not hold any more: %s", file, strings.Join(moved, "; ")),
+			"look at it anew: moggy plan --out %s", file)
+	}
+	return nil
+}
+
+func readSaved(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, hint.Wrap(plainPathError(file, err), "moggy plan --out %s makes it", file)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, plan.MaxSaved+1))
+	if err != nil {
+		return nil, plainPathError(file, err)
+	}
+	return b, nil
 }

@@ -12,96 +12,129 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/engine/agent"
 	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/plan"
+	"github.com/moggyfleet/moggy/internal/plan/rollout"
 )
 
-// Apply carries the plan out, wave by wave, and returns the plan it ended
-// with: after first contact it is made anew, since keys that nobody knew are
-// in it. A node that fails stops its own steps and every wave that follows;
-// the others keep what they have. The error holds a Failed.
-func (d *Deployment) Apply(ctx context.Context, p *plan.Plan) (*plan.Plan, error) {
-	names := contacts(p)
-	if len(names) == 0 {
-		return p, d.waves(ctx, p)
+// Options are the operator's choices for an apply or a rollback.
+type Options struct {
+	// Only these nodes change, if there are any.
+	Only []fleet.NodeName
+	Soak time.Duration
+	// Downgrade lets nodes go to an older moggy.
+	Downgrade bool
+	// Kill ends everything at once. The context's end lets nothing new begin, and
+	// waits for what is under way.
+	Kill <-chan struct{}
+	// Told is called once when the context has ended and nodes are under way.
+	Told func(underWay []fleet.NodeName)
+}
+
+// Apply carries the plan out and returns the plan it ended with: after first
+// contact it is made anew, since keys that nobody knew are in it. While it
+// works, every node concerned is held, so that no other operator changes it.
+// The error is a *Stopped once anything was begun.
+func (d *Deployment) Apply(ctx context.Context, p *plan.Plan, o Options) (*plan.Plan, error) {
+	if newer := p.Newer(); len(newer) > 0 && !o.Downgrade {
+		return p, tooOld(newer, d.Version)
 	}
-	failed := d.each(ctx, names, d.contact)
-	if len(failed) == len(names) {
-		return p, failed.err()
+	free, err := d.exclusive()
+	if err != nil {
+		return p, err
 	}
+	defer free()
+	held := concerned(p)
+	if err := d.equip(ctx, p.Nodes, held); err != nil {
+		return p, err
+	}
+	h, err := d.hold(ctx, held)
+	if err != nil {
+		return p, err
+	}
+	defer h.release()
+	if p, err = d.unmoved(ctx, p, o); err != nil {
+		return p, err
+	}
+	var failed Failed
+	if names := contacts(p); len(names) > 0 {
+		if failed = d.each(ctx, names, d.contact); len(failed) == len(names) {
+			return p, failed
+		}
+		seen, err := d.Observe(ctx, observeTimeout)
+		if err != nil {
+			return p, err
+		}
+		if p, err = d.compute(seen, nil, o); err != nil {
+			return p, err
+		}
+		if err := h.add(ctx, d, concerned(p)); err != nil {
+			return p, err
+		}
+	}
+	if err := d.learn(func(*fleet.Lock) {}); err != nil { // addresses, and who joined
+		return p, err
+	}
+	return p, errors.Join(failed.err(), d.roll(ctx, p.Rollout, planned(p), h, o))
+}
+
+func tooOld(newer []plan.NodePlan, ours string) error {
+	text := fmt.Sprintf("%s runs moggy %s, yours is %s: applying would take it back to yours", newer[0].Node, newer[0].Newer, ours)
+	if len(newer) > 1 {
+		text = fmt.Sprintf("%s, and %d more run a newer moggy than yours", text, len(newer)-1)
+	}
+	return hint.New(text, "upgrade yours, or --downgrade")
+}
+
+// unmoved looks again, now that nobody else can change anything, and returns
+// the plan as made from that. The error says what is other than when the
+// operator agreed to the plan.
+func (d *Deployment) unmoved(ctx context.Context, p *plan.Plan, o Options) (*plan.Plan, error) {
 	seen, err := d.Observe(ctx, observeTimeout)
 	if err != nil {
 		return p, err
 	}
-	again, err := d.Plan(ctx, seen)
+	now, err := d.compute(seen, nil, o)
 	if err != nil {
 		return p, err
 	}
-	return again, errors.Join(failed.err(), d.waves(ctx, again))
+	if moved := p.Fingerprint().Moved(now.Fingerprint()); len(moved) > 0 {
+		return p, hint.New("the fleet moved on while you looked at the plan: "+strings.Join(moved, "; "), "apply again, and look at what it shows now")
+	}
+	return now, nil
 }
 
-func contacts(p *plan.Plan) []fleet.NodeName {
+// concerned are the nodes that others must keep away from: those that change,
+// and with new ones, which everybody is told of, all that answer.
+func concerned(p *plan.Plan) []fleet.NodeName {
 	var out []fleet.NodeName
-	for _, w := range p.Waves {
-		for _, s := range w {
-			if s.Kind == plan.StepContact {
-				out = append(out, s.Node)
-			}
+	all := len(contacts(p)) > 0
+	for _, n := range p.Nodes {
+		if n.Action == plan.ActionChange || n.Action == plan.ActionRestore || all && n.Action == plan.ActionNone {
+			out = append(out, n.Node)
 		}
 	}
 	return out
 }
 
-func (d *Deployment) waves(ctx context.Context, p *plan.Plan) error {
-	if err := d.learn(func(*fleet.Lock) {}); err != nil { // addresses, and who joined
-		return err
+func contacts(p *plan.Plan) []fleet.NodeName {
+	var out []fleet.NodeName
+	for _, n := range p.Rollout {
+		if n.Work == rollout.WorkContact {
+			out = append(out, n.Name)
+		}
 	}
+	return out
+}
+
+func planned(p *plan.Plan) map[fleet.NodeName]plan.NodePlan {
 	nodes := make(map[fleet.NodeName]plan.NodePlan, len(p.Nodes))
 	for _, n := range p.Nodes {
 		nodes[n.Node] = n
 	}
-	for _, wave := range p.Waves {
-		steps := make(map[fleet.NodeName][]plan.Step)
-		var names []fleet.NodeName
-		for _, s := range wave {
-			if s.Kind == plan.StepContact {
-				continue // failed just now; the next apply tries again
-			}
-			if len(steps[s.Node]) == 0 {
-				names = append(names, s.Node)
-			}
-			steps[s.Node] = append(steps[s.Node], s)
-		}
-		failed := d.each(ctx, names, func(ctx context.Context, name fleet.NodeName) error {
-			for _, s := range steps[name] {
-				if err := d.step(ctx, s, nodes[name]); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err := failed.err(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *Deployment) step(ctx context.Context, s plan.Step, n plan.NodePlan) error {
-	switch s.Kind {
-	case plan.StepPackages:
-		return d.packages(ctx, n)
-	case plan.StepStage:
-		return d.stage(ctx, n)
-	case plan.StepActivate:
-		return d.activate(ctx, n)
-	case plan.StepConfirm:
-		return d.confirm(ctx, n)
-	case plan.StepForget:
-		return d.learn(func(l *fleet.Lock) { l.Remove(n.Node) })
-	case plan.StepContact:
-	}
-	return fmt.Errorf("step %s: not to be done here", s.Kind)
+	return nodes
 }
 
 func (d *Deployment) packages(ctx context.Context, n plan.NodePlan) error {
@@ -140,42 +173,63 @@ func (d *Deployment) opener(n plan.NodePlan) func(fleet.Digest) (io.ReadCloser, 
 // activate puts the generation in force and stays with it to its end. The
 // node goes on by itself when the connection is lost, which a change to the
 // mesh can do; then we look for it again.
-func (d *Deployment) activate(ctx context.Context, n plan.NodePlan) error {
+func (d *Deployment) activate(ctx context.Context, n plan.NodePlan, within time.Duration) (protocol.Outcome, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, activateTimeout, errors.New("activation took too long"))
 	defer stop()
 	number := strconv.Itoa(n.To)
 	d.Progress.Step(string(n.Node), "activating generation "+number)
 	tell := func(text string) { d.Progress.Step(string(n.Node), "activating generation "+number+": "+text) }
-	err := d.target(n.Node).follow(ctx, tell, "activate", number, "--digest", string(protocol.DigestOf(n.Manifest)))
+	args := []string{"activate", "--confirm-within", within.String()}
+	if n.Manifest.Generation > 0 {
+		args = append(args, "--digest", string(protocol.DigestOf(n.Manifest)))
+	}
+	if d.Commit != "" {
+		args = append(args, "--commit", d.Commit)
+	}
+	out, err := d.target(n.Node).follow(ctx, tell, append(args, number)...)
 	until := time.Now().Add(reattach)
 	for lost(err) && ctx.Err() == nil && time.Now().Before(until) {
 		d.Progress.Step(string(n.Node), "connection lost, looking for it again")
 		pause(ctx, time.Second)
-		err = d.target(n.Node).follow(ctx, tell, "wait", number)
+		out, err = d.target(n.Node).follow(ctx, tell, "wait", number)
 	}
-	return err
+	return out, err
 }
 
 // confirm tells the node that its operator can still reach it.
-func (d *Deployment) confirm(ctx context.Context, n plan.NodePlan) error {
-	ctx, stop := context.WithTimeoutCause(ctx, confirmTimeout, errors.New("it could not be reached again after the change"))
+func (d *Deployment) confirm(ctx context.Context, n plan.NodePlan, within time.Duration, by time.Time) error {
+	ctx, stop := context.WithTimeoutCause(ctx, within+confirmSlack, errors.New("it could not be reached again after the change"))
 	defer stop()
 	d.Progress.Step(string(n.Node), "confirming over a fresh connection")
 	err := d.target(n.Node).confirm(ctx, n.To)
 	for lost(err) && ctx.Err() == nil {
+		d.Progress.Step(string(n.Node), "a fresh connection is not to be had yet")
 		pause(ctx, time.Second)
-		err = d.target(n.Node).confirm(ctx, n.To)
+		again := d.target(n.Node).confirm(ctx, n.To)
+		if ctx.Err() == nil { // else the attempt was cut short, and says nothing
+			err = again
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("generation %d is in force, but unconfirmed: %w", n.To, err)
+	if err == nil {
+		d.Progress.Done(string(n.Node), fmt.Sprintf("generation %d", n.To))
+		d.note(func(l *fleet.Lock) {
+			entry := l.Node(n.Node)
+			entry.Generation = n.To
+			l.Put(entry)
+			l.Generation = max(l.Generation, n.To)
+		})
+		return nil
 	}
-	d.Progress.Done(string(n.Node), fmt.Sprintf("generation %d", n.To))
-	return d.learn(func(l *fleet.Lock) {
-		entry := l.Node(n.Node)
-		entry.Generation = n.To
-		l.Put(entry)
-		l.Generation = max(l.Generation, n.To)
-	})
+	return d.unconfirmed(ctx, n, err, by)
+}
+
+// look asks nodes for the mesh as they see it.
+func (d *Deployment) look(ctx context.Context, names []fleet.NodeName) map[fleet.NodeName]rollout.Seen {
+	out := make(map[fleet.NodeName]rollout.Seen, len(names))
+	for name, o := range d.ask(ctx, names) {
+		out[name] = rollout.SeenOf(o)
+	}
+	return out
 }
 
 // lost says whether err is about the way to the node and not about the node.
@@ -193,35 +247,5 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Error names each node that failed and why, in the order of their names.
-func (f Failed) Error() string {
-	names := make([]fleet.NodeName, 0, len(f))
-	for n := range f {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	var out strings.Builder
-	for i, n := range names {
-		if i > 0 {
-			out.WriteString("\n")
-		}
-		fmt.Fprintf(&out, "%s: %v", n, f[n])
-	}
-	return out.String()
-}
-
-// Unwrap gives the reasons, for their hints.
-func (f Failed) Unwrap() []error {
-	var out []error
-	for _, err := range f {
-		out = append(out, err)
-	}
-	return out
-}
-
-func (f Failed) err() error {
-	if len(f) == 0 {
-		return nil
-	}
-	return f
-}
+// binaryPath is where a generation has our binary.
+const binaryPath = agent.BinaryPath

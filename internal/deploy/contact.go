@@ -42,6 +42,7 @@ func (d *Deployment) contact(ctx context.Context, name fleet.NodeName) error {
 	if err := d.bring(ctx, name, bin); err != nil {
 		return err
 	}
+	d.answersWith(name)
 	made, err := d.target(name).init(ctx)
 	if err != nil {
 		return err
@@ -104,14 +105,28 @@ func (d *Deployment) survey(ctx context.Context, name fleet.NodeName) (arch stri
 	return arch, nil
 }
 
+// haveScript says whether our binary is on the node already, be it as that of
+// the generation in force: $0 is the digest that it must have.
+const haveScript = `set -eu; umask 077; mkdir -p ` + firstDir + `; cd ` + firstDir + `
+is() { [ -f "$2" ] && echo "$1  $2" | sha256sum -c --status; }
+if is "$0" moggy; then echo have; exit 0; fi
+if is "$0" ` + binaryPath + `; then cp ` + binaryPath + ` moggy.part; chmod 0700 moggy.part; mv moggy.part moggy; echo have; fi`
+
 // bringScript reads our binary, compressed, and leaves it only when it is
 // whole: $0 is the digest that it must have.
 const bringScript = `set -eu; umask 077; mkdir -p ` + firstDir + `; cd ` + firstDir + `
-if [ -f moggy ] && echo "$0  moggy" | sha256sum -c --status; then cat >/dev/null; exit 0; fi
 trap 'rm -f moggy.part' EXIT; gzip -dc >moggy.part; echo "$0  moggy.part" | sha256sum -c --status
 chmod 0700 moggy.part; mv moggy.part moggy`
 
 func (d *Deployment) bring(ctx context.Context, name fleet.NodeName, bin Binary) error {
+	var have bytes.Buffer
+	err := d.target(name).run.Run(ctx, name, ssh.Command{Args: []string{"sh", "-c", haveScript, string(bin.Digest)}, Stdout: &have})
+	if err != nil {
+		return fmt.Errorf("looking for moggy: %w", err)
+	}
+	if strings.TrimSpace(have.String()) == "have" {
+		return nil
+	}
 	f, err := os.Open(bin.Path)
 	if err != nil {
 		return err
@@ -124,7 +139,7 @@ func (d *Deployment) bring(ctx context.Context, name fleet.NodeName, bin Binary)
 		w.CloseWithError(errors.Join(err, z.Close()))
 	}()
 	var out bytes.Buffer
-	err = d.SSH.Run(ctx, name, ssh.Command{Args: []string{"sh", "-c", bringScript, string(bin.Digest)}, Stdin: r, Stdout: &out})
+	err = d.target(name).run.Run(ctx, name, ssh.Command{Args: []string{"sh", "-c", bringScript, string(bin.Digest)}, Stdin: r, Stdout: &out})
 	r.CloseWithError(io.ErrClosedPipe)
 	if err != nil {
 		return fmt.Errorf("bringing moggy: %w", err)

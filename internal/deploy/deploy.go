@@ -31,6 +31,7 @@ type Deployment struct {
 	SSH      *ssh.Client
 	Binaries Binaries
 	By       string // who is at work: "nico@laptop"
+	Version  string // of our own moggy
 	Commit   string // the git commit of the fleet file, for the nodes' history; "" where there is none
 	Progress Progress
 	// Accept decides about the key of a host that is seen for the first time.
@@ -39,8 +40,11 @@ type Deployment struct {
 	// must not be lost.
 	Save func(*fleet.Lock) error
 
-	mu   sync.Mutex // guards lock
+	mu   sync.Mutex // guards what follows
 	lock *fleet.Lock
+	own  map[fleet.NodeName]bool // where the moggy that we brought answers, not the generation's
+
+	run Runner // in tests; else it is SSH
 }
 
 // Timeouts of what is done on one node.
@@ -50,8 +54,9 @@ const (
 	packagesTimeout = 10 * time.Minute
 	stageTimeout    = 10 * time.Minute
 	activateTimeout = 3 * time.Minute
-	reattach        = time.Minute // how long a lost connection is sought again
-	confirmTimeout  = 45 * time.Second
+	reattach        = time.Minute     // how long a lost connection is sought again
+	confirmSlack    = 5 * time.Second // how much longer than the node we wait for a confirmation
+	lookTimeout     = 5 * time.Second // of one look at a node during a rollout
 )
 
 // Open allocates what is not allocated yet and prepares the ways to the nodes.
@@ -62,7 +67,15 @@ func (d *Deployment) Open(l *fleet.Lock) error {
 		return err
 	}
 	d.lock = lock
-	return d.SSH.Use(d.Fleet, lock)
+	return d.use()
+}
+
+// use tells ssh what the lock says now.
+func (d *Deployment) use() error {
+	if d.SSH == nil {
+		return nil
+	}
+	return d.SSH.Use(d.Fleet, d.lock)
 }
 
 // Lock is a copy of the lock as it stands.
@@ -77,10 +90,19 @@ func (d *Deployment) learn(change func(*fleet.Lock)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	change(d.lock)
-	if err := d.SSH.Use(d.Fleet, d.lock); err != nil {
+	if err := d.use(); err != nil {
 		return err
 	}
 	return d.Save(d.lock)
+}
+
+// note changes the lock, to be kept with what is learned next: a rollout of a
+// thousand nodes does not write it a thousand times. It is nothing that leads
+// to a node.
+func (d *Deployment) note(change func(*fleet.Lock)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d.lock)
 }
 
 // Observe asks every node that is known, side by side, each for at most the
@@ -126,7 +148,7 @@ func (d *Deployment) adopt(seen map[fleet.NodeName]plan.Observation) (bool, erro
 	for _, name := range joined {
 		delete(seen, name) // whoever answered, or did not, was the machine before
 	}
-	return true, d.SSH.Use(d.Fleet, d.lock)
+	return true, d.use()
 }
 
 // observe asks those that are known and not yet in seen.
@@ -159,12 +181,18 @@ func problem(err error) string {
 }
 
 func (d *Deployment) target(n fleet.NodeName) target {
-	return target{run: d.SSH, node: n, by: d.By}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := target{run: d.run, node: n, by: d.By, own: d.own[n]}
+	if t.run == nil {
+		t.run = d.SSH
+	}
+	return t
 }
 
 // Plan makes the plan from what was observed, fetching what the diffs need.
-func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Observation) (*plan.Plan, error) {
-	p, err := d.compute(seen, nil)
+func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Observation, o Options) (*plan.Plan, error) {
+	p, err := d.compute(seen, nil, o)
 	if err != nil {
 		return nil, err
 	}
@@ -172,13 +200,14 @@ func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Obse
 	if len(contents) == 0 {
 		return p, nil
 	}
-	return d.compute(seen, contents)
+	return d.compute(seen, contents, o)
 }
 
-func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation, contents map[fleet.Digest]string) (*plan.Plan, error) {
+func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation, contents map[fleet.Digest]string, o Options) (*plan.Plan, error) {
 	lock := d.Lock()
 	return plan.Compute(plan.Input{
 		Fleet: d.Fleet, Lock: lock, Observed: seen, Contents: contents, Parts: Parts(d.Fleet, lock, d.Binaries),
+		Binary: binaryPath, Moggy: d.Version, Only: o.Only, Soak: o.Soak,
 	})
 }
 
@@ -222,9 +251,6 @@ func holders(p *plan.Plan) map[fleet.NodeName][]string {
 	}
 	return out
 }
-
-// Failed are the nodes where an apply stopped, each with its reason.
-type Failed map[fleet.NodeName]error
 
 // each runs work for every node of names side by side and gathers what failed.
 func (d *Deployment) each(ctx context.Context, names []fleet.NodeName, work func(context.Context, fleet.NodeName) error) Failed {

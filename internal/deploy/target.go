@@ -29,15 +29,27 @@ type target struct {
 	run  Runner
 	node fleet.NodeName
 	by   string // who is at work, for the node's lock
+	own  bool   // the moggy that we brought answers, not that of the generation in force
 }
 
 // whichMoggy runs the moggy of the generation in force, or the one that first
 // contact brought.
-const whichMoggy = `for m in ` + agent.BinaryPath + ` ` + firstDir + `/moggy; do [ -x "$m" ] && exec "$m" "$@"; done
+const (
+	whichMoggy = `for m in ` + agent.BinaryPath + ` ` + firstDir + `/moggy` + elseNone
+	ownMoggy   = `for m in ` + firstDir + `/moggy ` + agent.BinaryPath + elseNone
+	elseNone   = `; do [ -x "$m" ] && exec "$m" "$@"; done
 echo "moggy: error: there is no moggy on this machine" >&2; exit 127`
+)
 
 func (t target) command(args ...string) []string {
-	head := []string{"sh", "-c", whichMoggy, "moggy", "node", "--protocol", strconv.Itoa(protocol.Version), "--by", t.by}
+	which, speak := whichMoggy, protocol.Version
+	if t.own {
+		which = ownMoggy
+	}
+	if args[0] == "observe" || args[0] == "invite" {
+		speak = protocol.Oldest // both are as they were, and asked of nodes that we have brought nothing to
+	}
+	head := []string{"sh", "-c", which, "moggy", "node", "--protocol", strconv.Itoa(speak), "--by", t.by}
 	return append(head, args...)
 }
 
@@ -68,7 +80,7 @@ func said(err error) error {
 	if text == "" {
 		return err
 	}
-	return &nodeError{hinted(text, hints)}
+	return &nodeError{hinted(text, hints), exit.Code}
 }
 
 // hinted is an error of that text with the hints it came with.
@@ -82,7 +94,10 @@ func hinted(text string, hints []string) error {
 
 // nodeError is what the node itself said: the connection was good, and asking
 // again would give the same answer.
-type nodeError struct{ error }
+type nodeError struct {
+	error
+	code int // that its moggy ended with
+}
 
 func (e *nodeError) Unwrap() error { return e.error }
 
@@ -169,7 +184,7 @@ func (t target) packages(ctx context.Context, names []string) (protocol.Packages
 // follow runs an activation and hands on its events until it ends. An error
 // that is no *nodeError means that the connection was lost: the activation
 // goes on without us.
-func (t target) follow(ctx context.Context, tell func(string), args ...string) error {
+func (t target) follow(ctx context.Context, tell func(string), args ...string) (protocol.Outcome, error) {
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
@@ -195,12 +210,12 @@ func (t target) follow(ctx context.Context, tell func(string), args ...string) e
 		if err = said(err); err == nil {
 			err = errNoOutcome
 		}
-		return err
+		return protocol.Outcome{}, err
 	}
 	if end.Error != "" {
-		return &nodeError{hinted(end.Error, end.Hints)}
+		return *end, &nodeError{hinted(end.Error, end.Hints), 1}
 	}
-	return nil
+	return *end, nil
 }
 
 var errNoOutcome = errors.New("the node did not say how it ended")

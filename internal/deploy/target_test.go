@@ -70,7 +70,7 @@ func TestFollow(t *testing.T) {
 				_, err := io.WriteString(stdout, tt.out)
 				return errors.Join(err, tt.exit)
 			})
-			err := target{run: run}.follow(t.Context(), func(s string) { told = append(told, s) }, "activate", "4")
+			_, err := target{run: run}.follow(t.Context(), func(s string) { told = append(told, s) }, "activate", "4")
 			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
 				t.Errorf("error %v, want %q", err, tt.wantErr)
 			}

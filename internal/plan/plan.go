@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/plan/rollout"
 )
 
 // Observation is what could be learned of one node.
@@ -35,6 +37,13 @@ type Input struct {
 	Contents map[fleet.Digest]string
 	// Parts are what the engines want of each node.
 	Parts map[fleet.NodeName][]fleet.Part
+	// Binary is where nodes have our own binary, Moggy the version of the one
+	// that plans; "" where nothing depends on them.
+	Binary, Moggy string
+	// Only these nodes change, if there are any; the rest stays behind.
+	Only []fleet.NodeName
+	// Soak is for how long the first node with another binary is watched.
+	Soak time.Duration
 }
 
 // Action says what happens to a node.
@@ -49,6 +58,7 @@ const (
 	ActionRestore     Action = "restore"     // the same generation put right again
 	ActionRemove      Action = "remove"      // left the file
 	ActionUnreachable Action = "unreachable" // known, but did not answer
+	ActionBehind      Action = "behind"      // would change, but others were named
 )
 
 // NodePlan is what happens to one node, and why.
@@ -64,10 +74,17 @@ type NodePlan struct {
 	// Note is what the operator should know: where a new node is reached, why
 	// one is not.
 	Note string `json:"note,omitempty"`
+	// Newer is the version of the node's moggy where it is newer than ours.
+	Newer string `json:"newer,omitempty"`
 	// Manifest and Want are what is staged, for ActionChange and ActionRestore.
 	Manifest fleet.Manifest `json:"-"`
 	Want     []fleet.File   `json:"-"`
+
+	seen *fleet.Observed // what was decided on
 }
+
+// Seen is what the plan for the node was made from; nil where it did not answer.
+func (np *NodePlan) Seen() *fleet.Observed { return np.seen }
 
 // UnitChange is what happens to one unit.
 type UnitChange struct {
@@ -92,7 +109,10 @@ type Plan struct {
 	Base  int        // the fleet's generation as it stands
 	Next  int        // the number new generations take
 	Nodes []NodePlan // in the file's order; removed nodes last
-	Waves []Wave
+	Order []rollout.Group
+	Waves []rollout.Wave
+	// Rollout has the nodes that Order is made of.
+	Rollout []rollout.Node
 	// Failures is the single-point-of-failure report.
 	Failures Report
 }
@@ -100,8 +120,20 @@ type Plan struct {
 // Changes says whether an apply would do anything.
 func (p *Plan) Changes() bool {
 	return slices.ContainsFunc(p.Nodes, func(n NodePlan) bool {
-		return n.Action != ActionNone && n.Action != ActionUnreachable
+		return n.Action != ActionNone && n.Action != ActionUnreachable && n.Action != ActionBehind
 	})
+}
+
+// Newer are the nodes that an apply would change and whose moggy is newer than
+// ours.
+func (p *Plan) Newer() []NodePlan {
+	var out []NodePlan
+	for _, n := range p.Nodes {
+		if n.Newer != "" && (n.Action == ActionChange || n.Action == ActionRestore) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // Count is how many nodes are added, changed and removed, and how many cannot
@@ -117,7 +149,7 @@ func (p *Plan) Count() (add, change, remove, unreachable int) {
 			remove++
 		case ActionUnreachable:
 			unreachable++
-		case ActionNone:
+		case ActionNone, ActionBehind:
 		}
 	}
 	return add, change, remove, unreachable
@@ -142,10 +174,13 @@ func Compute(in Input) (*Plan, error) {
 	for _, name := range slices.Sorted(maps.Keys(locks)) {
 		p.Nodes = append(p.Nodes, NodePlan{
 			Node: name, Action: ActionRemove, From: locks[name].Generation,
-			Note: "left the file: the others forget its key; what stands on the machine stays",
+			Note: "left the file: the others refuse it from now on; what is on it stays until moggy leave, there",
 		})
 	}
-	p.Waves = waves(in.Fleet, p.Nodes)
+	if err := p.narrow(in.Only); err != nil {
+		return nil, err
+	}
+	p.order(in)
 	p.Failures = Analyse(in.Fleet)
 	return p, nil
 }
@@ -183,9 +218,13 @@ func nodePlan(n fleet.Node, l fleet.NodeLock, in Input, next int, diffs diffCach
 	if err != nil {
 		return np, err
 	}
+	np.seen = o.Seen
 	np.From = o.Seen.Current.Number
 	np.Manifest, np.Want = manifest, want
 	np.Packages = missingPackages(o.Seen, manifest)
+	if newer(o.Seen.Moggy, in.Moggy) {
+		np.Newer = o.Seen.Moggy
+	}
 	np.compare(o, next, diffs)
 	return np, nil
 }

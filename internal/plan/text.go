@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/plan/rollout"
 	"github.com/moggyfleet/moggy/internal/term"
 )
 
@@ -68,9 +69,14 @@ func (t *tree) node(n NodePlan) {
 		if n.From == 0 {
 			mark, what = t.c.Good("+"), fmt.Sprintf("first generation: %d", n.To)
 		}
+	case ActionBehind:
+		mark, what = t.c.Dim("."), n.Note
 	case ActionNone:
 	}
 	t.line(fmt.Sprintf("%s %-12s %s", mark, n.Node, what))
+	if n.Newer != "" {
+		t.line("    " + t.c.Bad("!") + " its moggy " + n.Newer + " is newer than yours, which would replace it")
+	}
 	for _, pkg := range n.Packages {
 		t.line("    " + t.c.Good("+") + " package " + pkg)
 	}
@@ -192,6 +198,44 @@ func (t *tree) sum() {
 		text += fmt.Sprintf(" %s could not be reached.", count(away, "node"))
 	}
 	t.line(t.c.Strong(text) + " moggy apply carries it out.")
+}
+
+// WriteOrder draws in which order a rollout takes the nodes: a line for each
+// group.
+func (p *Plan) WriteOrder(w io.Writer, c term.Palette) error {
+	var b strings.Builder
+	if len(p.Order) > 0 {
+		b.WriteString("\n" + c.Strong("Order:") + "\n")
+	}
+	for i, g := range p.Order {
+		fmt.Fprintf(&b, "  %d  %-8s  %s\n", i+1, g.Phase, orderLine(g))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func orderLine(g rollout.Group) string {
+	names := make([]string, len(g.Nodes))
+	for i, n := range g.Nodes {
+		names[i] = string(n)
+	}
+	line := enumerate(names, 6, "and")
+	switch {
+	case len(names) == 1:
+	case g.Phase == rollout.PhaseHubs:
+		line += ", one by one, each when the others can spare it"
+	case g.AtOnce < len(names):
+		line += fmt.Sprintf(", %d at a time", g.AtOnce)
+	case g.Phase != rollout.PhaseForget:
+		line += ", side by side"
+	}
+	switch {
+	case g.Soak > 0 && len(names) == 1:
+		line += fmt.Sprintf("; its new moggy is watched for %d s", g.Soak)
+	case g.Soak > 0:
+		line += fmt.Sprintf("; the first one's new moggy is watched for %d s", g.Soak)
+	}
+	return line
 }
 
 func count(n int, what string) string {

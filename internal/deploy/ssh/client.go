@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -100,6 +101,10 @@ func private(dir string) error {
 	}
 	return nil
 }
+
+// Dir is a directory that is the user's alone, one for each fleet directory and
+// network.
+func (c *Client) Dir() string { return c.dir }
 
 // Use tells the client what the fleet and its lock say now; it is called again
 // whenever the lock has learned something.
@@ -195,6 +200,9 @@ func (c *Client) exec(ctx context.Context, r Route, cmd Command, options ...stri
 	}
 	args = append(args, r.Alias, "--", Quote(words...))
 	run := exec.CommandContext(ctx, "ssh", args...)
+	// A Ctrl-C at the terminal is ours to decide about: it must not cut off what is
+	// under way on the nodes.
+	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	run.Cancel = func() error { return run.Process.Signal(os.Interrupt) }
 	run.WaitDelay = killDelay
 	var stderr tail

@@ -250,6 +250,12 @@ func final(err error) bool {
 	return errors.As(err, &c) && (denied(c) || changed(c))
 }
 
+// Denied says whether somebody answered and would not let us in.
+func Denied(err error) bool {
+	var c *connectionError
+	return errors.As(err, &c) && denied(c)
+}
+
 func denied(c *connectionError) bool { return strings.Contains(c.reason, "Permission denied") }
 
 func changed(c *connectionError) bool {

@@ -1,0 +1,90 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/semver"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/hint"
+	"github.com/moggyfleet/moggy/internal/plan/rollout"
+)
+
+// narrow leaves every node behind that is not among only; an empty only names
+// all.
+func (p *Plan) narrow(only []fleet.NodeName) error {
+	if len(only) == 0 {
+		return nil
+	}
+	for _, name := range only {
+		if !slices.ContainsFunc(p.Nodes, func(n NodePlan) bool { return n.Node == name }) {
+			return hint.New(fmt.Sprintf("there is no node %s in the file", name), "moggy status lists them")
+		}
+	}
+	for i, n := range p.Nodes {
+		if n.Action == ActionNone || slices.Contains(only, n.Node) {
+			continue
+		}
+		p.Nodes[i] = NodePlan{Node: n.Node, Action: ActionBehind, From: n.From, To: n.From, Note: "stays behind: " + behind(n)}
+	}
+	return nil
+}
+
+// behind says what a node that is left out misses.
+func behind(n NodePlan) string {
+	switch n.Action {
+	case ActionContact, ActionJoin:
+		return "it would be new"
+	case ActionRemove:
+		return "the others go on taking it"
+	case ActionRestore:
+		return "it would be put right"
+	case ActionUnreachable:
+		return n.Note
+	case ActionChange, ActionNone, ActionBehind:
+	}
+	return fmt.Sprintf("it would get generation %d", n.To)
+}
+
+// order fills in what a rollout of the plan takes, and in which order.
+func (p *Plan) order(in Input) {
+	roles := in.Fleet.Roles()
+	for _, n := range p.Nodes {
+		work, does := map[Action]rollout.Work{
+			ActionContact: rollout.WorkContact, ActionChange: rollout.WorkChange,
+			ActionRestore: rollout.WorkChange, ActionRemove: rollout.WorkForget,
+		}[n.Action]
+		if !does {
+			continue
+		}
+		r := roles[n.Node]
+		p.Rollout = append(p.Rollout, rollout.Node{
+			Name: n.Node, Work: work, Hub: r.Hub, Server: r.Server, From: n.From, To: n.To,
+			Packages: len(n.Packages) > 0,
+			Unproven: unproven(in.Observed[n.Node].Seen, n.Manifest, in.Binary),
+			Named:    slices.Contains(in.Only, n.Node),
+		})
+	}
+	p.Order = rollout.Order(p.Rollout, in.Soak)
+	p.Waves = rollout.Waves(p.Order, p.Rollout)
+}
+
+// unproven says whether the node gets a binary that nobody has confirmed on it.
+func unproven(seen *fleet.Observed, want fleet.Manifest, binary string) bool {
+	f, brings := want.File(binary)
+	if !brings || seen == nil || seen.Manifest == nil {
+		return false
+	}
+	old, _ := seen.Manifest.File(binary)
+	return f.Digest != old.Digest || !seen.Current.Confirmed
+}
+
+// newer says whether a version of moggy came after ours. A build on the way to
+// a version counts as that version; one whose number makes no sense as none.
+func newer(theirs, ours string) bool {
+	canonical := func(v string) string { return "v" + strings.TrimSuffix(strings.TrimPrefix(v, "v"), "-dev") }
+	theirs, ours = canonical(theirs), canonical(ours)
+	return semver.IsValid(theirs) && semver.IsValid(ours) && semver.Compare(theirs, ours) > 0
+}
