@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/mesh/link"
 	"github.com/moggyfleet/moggy/internal/mesh/path"
 	"github.com/moggyfleet/moggy/internal/mesh/relay"
@@ -22,17 +23,26 @@ const lookEvery = 40 * time.Millisecond
 const (
 	greetAfter = 50 * time.Millisecond
 	greetTries = 5
+	greetRest  = 5 * time.Second // after these: WireGuard goes on by itself
 )
 
-// restartGreet is how long a handshake with a peer that just restarted may lack
-// an answer at first.
+// restartGreet is how long a handshake with a peer that just restarted, or whose
+// session is void, may lack an answer at first.
 const restartGreet = 200 * time.Millisecond
 
-// greeting is when to look whether a handshake was answered.
+// justNow is how old a handshake of a restarted peer may be, to be one that it
+// began after its restart: it was silent before.
+const justNow = 500 * time.Millisecond
+
+// greeting is when to look after a session.
 type greeting struct {
 	at    time.Time
 	after time.Duration
 	tries int
+}
+
+func greetingIn(now time.Time, after time.Duration) greeting {
+	return greeting{at: now.Add(after), after: after}
 }
 
 // drive gives the engine time and traffic until ctx is done.
@@ -100,6 +110,7 @@ func (a *Agent) step(now time.Time) time.Time {
 	defer a.mu.Unlock()
 	for id := range look {
 		a.engine.Traffic(now, id, a.bind.Counters(id).Traffic)
+		a.attendLocked(now, id)
 	}
 	soon := false
 	awake := a.engine.Awake(now)
@@ -204,7 +215,7 @@ func (a *Agent) carryOutLocked(now time.Time) {
 			a.relay.SetEpoch(d.Peer, d.Epoch)
 		case path.Proven:
 			after := 2*d.RTT + greetAfter
-			a.greet[d.Peer] = greeting{now.Add(after), after, 0}
+			a.greet[d.Peer] = greetingIn(now, after)
 		case path.Restarted:
 			a.restarts = append(a.restarts, d.Peer)
 		}
@@ -251,52 +262,90 @@ func (a *Agent) logUseLocked(u path.Use) {
 	a.log.Info("path", attrs...)
 }
 
-// handshakes gives peers whose agent restarted a new session, and those a first
-// one whose handshake went unanswered although the path works by now. Not under
-// mu: the device waits for packets on their way, which may wait for mu.
+// attendLocked looks after the session with a peer, if it needs that and the peer
+// is known to be there. The others are until their path is proven.
+func (a *Agent) attendLocked(now time.Time, id wire.ID) {
+	if _, ok := a.greet[id]; ok || a.bind.Handshake(id, now) == link.Settled {
+		return
+	}
+	if rtt, ok := a.engine.RTT(now, id); ok {
+		a.greet[id] = greetingIn(now, 2*rtt+greetAfter)
+	}
+}
+
+// handshakes gives peers whose agent restarted a new session, and those whose
+// handshake went unanswered although the path works, or whose session is void.
+// Not under mu: the device waits for packets on their way, which may wait for mu.
 func (a *Agent) handshakes(now time.Time) {
 	a.mu.Lock()
 	restarted, nodes := a.restarts, a.nodes
 	a.restarts = nil
-	var due []wire.ID
-	for id, g := range a.greet {
-		if now.Before(g.at) {
-			continue
-		}
-		due = append(due, id)
-		if g.tries++; g.tries < greetTries && a.bind.Unanswered(id, now) {
-			g.after *= 2
-			g.at = now.Add(g.after)
-			a.greet[id] = g
-		} else {
-			delete(a.greet, id)
-		}
-	}
+	due := a.dueLocked(now)
 	a.mu.Unlock()
 	for _, id := range restarted {
+		if n, ok := nodes[id]; ok && !a.bind.Met(id, now, justNow) { // else it was faster: that session is a new one
+			a.renew(now, id, n)
+		}
+	}
+	for id, need := range due {
 		n, ok := nodes[id]
 		if !ok {
 			continue
 		}
-		c := a.bind.Counters(id)
-		a.bind.Restarted(id)
-		used := now.Sub(c.Tx) < link.SessionFor || now.Sub(c.Rx) < link.SessionFor || now.Sub(c.OtherRx) < link.SessionFor
-		if err := a.dev.Restart(n.Key, used); err != nil {
-			a.log.Warn("no new session", fieldPeer, n.Name, fieldError, err)
+		if need == link.Void {
+			a.log.Info("session is void", fieldPeer, n.Name)
+			a.bind.Voided(id, now)
 		}
-		a.log.Info("peer restarted", fieldPeer, n.Name)
-		if used {
-			a.mu.Lock()
-			a.greet[id] = greeting{now.Add(restartGreet), restartGreet, 0}
-			a.mu.Unlock()
-			a.poke()
+		if err := a.dev.Greet(n.Key); err != nil {
+			a.log.Warn("no handshake", fieldPeer, n.Name, fieldError, err)
 		}
 	}
-	for _, id := range due {
-		if n, ok := nodes[id]; ok && a.bind.Unanswered(id, now) {
-			if err := a.dev.Greet(n.Key); err != nil {
-				a.log.Warn("no handshake", fieldPeer, n.Name, fieldError, err)
-			}
+}
+
+// dueLocked returns whose handshake is to be begun now, and why.
+func (a *Agent) dueLocked(now time.Time) map[wire.ID]link.Handshake {
+	due := make(map[wire.ID]link.Handshake)
+	for id, g := range a.greet {
+		if now.Before(g.at) {
+			continue
 		}
+		need := a.bind.Handshake(id, now)
+		switch {
+		case need == link.Settled:
+			delete(a.greet, id)
+			continue
+		case need == link.Yielding:
+			g.at = now.Add(greetAfter)
+		case g.tries == greetTries:
+			g.at = now.Add(greetRest) // it goes on by itself
+		default:
+			due[id] = need
+			g.tries++
+			if need == link.Void {
+				g.after = restartGreet
+			} else {
+				g.after *= 2
+			}
+			g.at = now.Add(g.after)
+		}
+		a.greet[id] = g
+	}
+	return due
+}
+
+// renew begins a session with a peer that restarted.
+func (a *Agent) renew(now time.Time, id wire.ID, n fleet.MeshNode) {
+	c := a.bind.Counters(id)
+	a.bind.Expire(id)
+	used := now.Sub(c.Tx) < link.SessionFor || now.Sub(c.Rx) < link.SessionFor || now.Sub(c.OtherRx) < link.SessionFor
+	if err := a.dev.Restart(n.Key, used); err != nil {
+		a.log.Warn("no new session", fieldPeer, n.Name, fieldError, err)
+	}
+	a.log.Info("peer restarted", fieldPeer, n.Name)
+	if used {
+		a.mu.Lock()
+		a.greet[id] = greetingIn(now, restartGreet)
+		a.mu.Unlock()
+		a.poke()
 	}
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,7 @@ type Control interface {
 	// or Unreachable.
 	Relay(v relay.Verdict, f wire.Frame, from path.Source)
 	// Look says that data is sent to a peer that was quiet, or comes from one by
-	// another route than before.
+	// another route than before, or that its session may need a Handshake.
 	Look(id wire.ID)
 }
 
@@ -50,6 +51,9 @@ type Bind struct {
 
 	v4, v6 atomic.Pointer[socket]
 	mu     sync.Mutex // of Open, Close and changes to the maps
+
+	namesMu sync.RWMutex     // of names
+	names   map[uint32]*peer // by our name for keys that the peer was told
 }
 
 var _ conn.Bind = (*Bind)(nil)
@@ -64,7 +68,7 @@ type BindConfig struct {
 
 // NewBind returns a Bind without peers that is not open.
 func NewBind(c BindConfig) *Bind {
-	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port}
+	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, names: make(map[uint32]*peer)}
 	b.ring.Store(&wire.Keyring{})
 	b.peers.Store(&map[wire.ID]*peer{})
 	b.direct.Store(&map[netip.AddrPort]*peer{})
@@ -91,6 +95,9 @@ func (b *Bind) SetPeers(ring *wire.Keyring, ids []wire.ID) {
 	}
 	b.ring.Store(ring)
 	b.peers.Store(&next)
+	b.namesMu.Lock()
+	maps.DeleteFunc(b.names, func(_ uint32, p *peer) bool { return next[p.id] != p })
+	b.namesMu.Unlock()
 	b.indexLocked()
 }
 
@@ -106,8 +113,8 @@ func (b *Bind) indexLocked() {
 
 func (b *Bind) peer(id wire.ID) *peer { return (*b.peers.Load())[id] }
 
-// Use makes packets for a peer travel as u says. A handshake that got no answer
-// on the old route is sent again on the new one.
+// Use makes packets for a peer travel as u says. A handshake message that there
+// was no way for is sent.
 func (b *Bind) Use(u path.Use, now time.Time) {
 	p := b.peer(u.Peer)
 	if p == nil {
@@ -122,7 +129,10 @@ func (b *Bind) Use(u path.Use, now time.Time) {
 	if old.Route == u.Route || u.Route.IsZero() {
 		return
 	}
-	if hello := p.unanswered(now); hello != nil {
+	if hello := p.takeUnsent(now); len(hello) > 0 {
+		if wire.Initiation(hello) {
+			p.asked.Store(now.UnixNano())
+		}
 		_ = b.transmit(p, u.Route, u.Local, [][]byte{hello}) // WireGuard tries again anyway
 	}
 }
@@ -234,24 +244,6 @@ func (b *Bind) Counters(id wire.ID) Counters {
 		c.Other = *r
 	}
 	return c
-}
-
-// Unanswered says whether a handshake with the peer is under way, and there is
-// no session yet.
-func (b *Bind) Unanswered(id wire.ID, now time.Time) bool {
-	p := b.peer(id)
-	if p == nil || !p.waiting.Load() || p.unanswered(now) == nil {
-		return false
-	}
-	last := when(p.session.Load())
-	return last.IsZero() || now.Sub(last) > SessionFor
-}
-
-// Restarted says that the session with the peer is void.
-func (b *Bind) Restarted(id wire.ID) {
-	if p := b.peer(id); p != nil {
-		p.session.Store(0)
-	}
 }
 
 // SessionFor is how long WireGuard's sessions last (its RejectAfterTime).

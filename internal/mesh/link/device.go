@@ -31,6 +31,7 @@ type Device struct {
 	dev  *device.Device
 	name string
 	uapi net.Listener
+	tun  *opener
 
 	mu      sync.Mutex // of members and of changes to the device
 	members map[fleet.Key]Member
@@ -43,10 +44,12 @@ func NewDevice(t tun.Device, b *Bind, key wire.PrivateKey, log *slog.Logger) (*D
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
+	o := &opener{Device: t}
 	d := &Device{
 		bind:    b,
 		name:    name,
-		dev:     device.NewDevice(t, b, wgLogger(log)),
+		tun:     o,
+		dev:     device.NewDevice(o, b, wgLogger(log)),
 		members: make(map[fleet.Key]Member),
 	}
 	d.dev.DisableSomeRoamingForBrokenMobileSemantics()
@@ -96,6 +99,7 @@ func (d *Device) SetMembers(members []Member) error {
 		return fmt.Errorf("peers of %s: %w", d.name, err)
 	}
 	d.members = next
+	d.tun.know(d.bind, members)
 	return nil
 }
 
@@ -132,13 +136,15 @@ func (d *Device) Restart(key fleet.Key, greet bool) error {
 }
 
 // Greet begins a handshake at once. WireGuard itself tries again only 5 s after
-// the last one, which may have gone where nobody was yet.
+// the last one, which may have gone where nobody was yet. Until it is answered
+// nothing is sealed: there is no session, or one of which the peer has other
+// keys.
 func (d *Device) Greet(key fleet.Key) error {
 	p := d.dev.LookupPeer(device.NoisePublicKey(key))
 	if p == nil {
 		return nil
 	}
-	p.ExpireCurrentKeypairs() // forgets when it last tried; there is no session
+	p.ExpireCurrentKeypairs() // forgets when it last tried
 	return p.SendHandshakeInitiation(false)
 }
 

@@ -50,24 +50,6 @@ func TestRoutesChangeBelowTheSession(t *testing.T) {
 	}
 }
 
-// TestHandshakeIsSentAgain: the route it took was dead, a better one is chosen.
-func TestHandshakeIsSentAgain(t *testing.T) {
-	n := nodes(t, 3)
-	a, b, hub := n[0], n[1], n[2]
-	nowhere := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 9)
-	a.bind.Use(path.Use{Peer: b.id, Route: path.Route{Addr: nowhere}}, time.Now())
-	b.via(hub, a)
-	msg := tuntest.Ping(b.ip, a.ip)
-	a.tun.Outbound <- msg
-	waitFor(t, "a to have sent its handshake", func() bool { return a.bind.Counters(b.id).TxBytes > 0 })
-	a.via(hub, b)
-	select {
-	case <-b.tun.Inbound:
-	case <-time.After(2 * time.Second): // WireGuard itself would take 5
-		t.Error("the handshake was not sent on the new route")
-	}
-}
-
 // TestNoRouteThenOne: an answer that could not be sent is sent when there is a
 // way.
 func TestNoRouteThenOne(t *testing.T) {
@@ -255,10 +237,9 @@ func TestGreet(t *testing.T) {
 	b.bind.Use(path.Use{Peer: a.id, Route: path.Route{Addr: nowhere}}, time.Now()) // its answers are lost
 	a.tun.Outbound <- tuntest.Ping(b.ip, a.ip)
 	waitFor(t, "b to have answered", func() bool { return b.bind.Counters(a.id).TxBytes > 0 })
-	if !a.bind.Unanswered(b.id, time.Now()) {
-		t.Error("the handshake counts as answered")
+	if got := a.bind.Handshake(b.id, time.Now()); got != Waiting {
+		t.Errorf("the handshake is %d, want %d", got, Waiting)
 	}
-	b.peerOf(a).answered() // so that only a's new handshake can help
 	b.direct(a)
 	begin := time.Now()
 	waitFor(t, "the next handshake to be allowed", func() bool { return time.Since(begin) > 25*time.Millisecond })
@@ -270,33 +251,32 @@ func TestGreet(t *testing.T) {
 	case <-time.After(2 * time.Second):
 		t.Error("no new handshake")
 	}
-	if a.bind.Unanswered(b.id, time.Now()) {
-		t.Error("the handshake counts as unanswered")
+	if got := a.bind.Handshake(b.id, time.Now()); got != Settled {
+		t.Errorf("the handshake is %d, want %d", got, Settled)
 	}
 }
 
-func (x *node) peerOf(o *node) *peer { return x.bind.peer(o.id) }
-
-// TestBothBegin: two handshakes that cross are both void; one side alone tries
-// again.
+// TestBothBegin: of two handshakes that cross, one goes first, and both ends have
+// one session at once.
 func TestBothBegin(t *testing.T) {
 	n := nodes(t, 2)
 	a, b := n[0], n[1]
-	nowhere := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 9)
 	for _, x := range [][2]*node{{a, b}, {b, a}} {
-		x[0].bind.Use(path.Use{Peer: x[1].id, Route: path.Route{Addr: nowhere}}, time.Now())
-		x[0].tun.Outbound <- tuntest.Ping(x[1].ip, x[0].ip)
+		x[0].tun.Outbound <- tuntest.Ping(x[1].ip, x[0].ip) // kept: there is no way yet
 	}
 	waitFor(t, "both to have begun", func() bool {
 		return a.bind.Counters(b.id).TxBytes > 0 && b.bind.Counters(a.id).TxBytes > 0
 	})
-	a.direct(b) // what is pending crosses
+	a.direct(b)
 	b.direct(a)
-	waitFor(t, "both to have answered", func() bool {
-		return a.bind.Counters(b.id).TxBytes > 148 && b.bind.Counters(a.id).TxBytes > 148
-	})
-	now := time.Now()
-	if ua, ub := a.bind.Unanswered(b.id, now), b.bind.Unanswered(a.id, now); ua && ub {
-		t.Error("both would begin again")
+	for _, x := range []*node{a, b} {
+		select {
+		case <-x.tun.Inbound:
+		case <-time.After(2 * time.Second): // WireGuard itself would take 5, or 15
+			t.Fatal("lost")
+		}
+	}
+	if !a.send(t, b, time.Second) || !b.send(t, a, time.Second) {
+		t.Error("lost after it")
 	}
 }

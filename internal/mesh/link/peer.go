@@ -3,7 +3,6 @@ package link
 import (
 	"encoding/hex"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,12 +31,31 @@ type peer struct {
 	other            atomic.Pointer[path.Route]
 	txBytes, rxBytes atomic.Uint64 // of WireGuard's messages, by any route
 	quiet            atomic.Bool   // the next data sent shall be announced
-	session          atomic.Int64  // Unix nanoseconds: when data was last sealed; 0 when there is no session
-	waiting          atomic.Bool   // pending may lack an answer
+
+	// Of sessions; times are Unix nanoseconds, 0 for never. See handshake.go.
+	session  atomic.Int64  // when data was last sealed; 0 when there is no session
+	index    atomic.Uint32 // the peer's name for the keys it was sealed with
+	lost     atomic.Uint32 // the same of keys that the peer does not have
+	begun    atomic.Int64  // when we last began a handshake
+	asked    atomic.Int64  // and when last such a message left
+	mine     atomic.Uint32 // our name for what it was about
+	answered atomic.Int64  // when the peer last answered one
+	waiting  atomic.Bool   // ours may lack an answer
+	greeted  atomic.Int64  // when the peer began one
+	owing    atomic.Bool   // that or a later one is not answered
+	met      atomic.Int64  // when we last answered one
+
+	shutSince atomic.Int64 // when data came of which nothing was opened since
+	shut      atomic.Int64 // when it still came, shutFor later
+	voidAt    atomic.Int64 // when we last began a handshake for that
+	voids     atomic.Int32 // how often in a row
+
+	names [indexes]uint32 // ours for keys, which the peer knows; guarded by bind.namesMu
+	name  int             // the next of them
 
 	mu      sync.Mutex // of what follows
-	pending []byte     // the last handshake message
-	pendAt  time.Time
+	unsent  []byte     // a handshake message that there was no way for
+	stuckAt time.Time
 }
 
 var _ conn.Endpoint = (*peer)(nil)
@@ -99,41 +117,32 @@ func (p *peer) DstIP() netip.Addr { return p.underlay().Addr() }
 // DstToBytes is the current underlay address; WireGuard binds cookies to it.
 func (p *peer) DstToBytes() []byte { return addrBytes(p.underlay()) }
 
-// remember keeps a handshake message, so that it can be sent again when the
-// route it took turns out to be dead: WireGuard itself waits 5 s. Of an
-// initiation the receiver drops the second copy, should both arrive: its
-// timestamp is not newer. An answer must never arrive twice.
-func (p *peer) remember(b []byte, now time.Time) {
+// keep keeps a handshake message that could not be sent, for when there is a way:
+// WireGuard itself would wait for 5 s.
+func (p *peer) keep(b []byte, now time.Time) {
 	p.mu.Lock()
-	p.pending, p.pendAt = append(p.pending[:0], b...), now
-	p.waiting.Store(true)
+	p.unsent, p.stuckAt = append(p.unsent[:0], b...), now
 	p.mu.Unlock()
+}
+
+// keepFor is how long a handshake message is worth sending: until WireGuard
+// makes another one (RekeyTimeout).
+const keepFor = 5 * time.Second
+
+// takeUnsent returns what was kept, if that still makes sense, and forgets it.
+func (p *peer) takeUnsent(now time.Time) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.unsent
+	p.unsent = nil
+	if now.Sub(p.stuckAt) > keepFor {
+		return nil
+	}
+	return b
 }
 
 // lookAgain is how often a peer that sends by two routes is worth a look.
 const lookAgain = 50 * time.Millisecond
-
-// resendFor is how long an initiation is worth sending again: as long as
-// WireGuard itself waits for an answer (RekeyTimeout).
-const resendFor = 5 * time.Second
-
-// unanswered returns a handshake message that may still lack an answer.
-func (p *peer) unanswered(now time.Time) []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.pending) == 0 || now.Sub(p.pendAt) > resendFor {
-		return nil
-	}
-	return slices.Clone(p.pending)
-}
-
-// answered forgets the handshake: the other side has spoken.
-func (p *peer) answered() {
-	p.mu.Lock()
-	p.pending = p.pending[:0]
-	p.waiting.Store(false)
-	p.mu.Unlock()
-}
 
 // heard books a message of WireGuard that came by route r, and tells when the
 // peer leaves the route that we use.

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -38,14 +37,11 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 	if !wire.Transport(bufs[0]) {
 		data = true // a handshake: data will follow
 	}
-	switch {
-	case wire.Handshake(bufs[0]):
-		p.remember(bufs[0], now)
-	case wire.Transport(bufs[0]): // sealed, so there is a session
-		p.session.Store(now.UnixNano())
-		if p.waiting.Load() {
-			p.answered()
-		}
+	leaves := true
+	if index, ok := wire.ReceiverIndex(bufs[0]); ok && wire.Transport(bufs[0]) {
+		p.seals(index, now.UnixNano())
+	} else {
+		leaves = p.says(bufs[0], now.UnixNano())
 	}
 	p.txBytes.Add(uint64(size))
 	if data {
@@ -53,6 +49,9 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 		if p.quiet.Load() && p.quiet.Swap(false) {
 			b.control.Look(p.id)
 		}
+	}
+	if !leaves {
+		return nil
 	}
 	u := p.use.Load()
 	err := b.transmit(p, u.Route, u.Local, bufs)
@@ -66,7 +65,7 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 		_ = b.transmit(p, u.Spare, netip.Addr{}, bufs) // the first copy is on its way
 	}
 	if err != nil && !wire.Transport(bufs[0]) {
-		p.remember(bufs[0], now) // an answer as well, since it was not sent
+		p.keep(bufs[0], now)
 	}
 	if err != nil && (errors.Is(err, errNoRoute) || Refused(err)) {
 		return nil // WireGuard would log each; the path engine sees and tells
@@ -184,9 +183,14 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) (int, conn.
 	case wire.WireGuard:
 		sender := (*b.direct.Load())[from]
 		if sender == nil {
+			if to := b.addressee(p); to != nil && !in.session(to, p, in.now.UnixNano()) {
+				return 0, nil
+			}
 			return len(p), stranger{from}
 		}
-		in.hear(sender, path.Route{Addr: from}, p)
+		if !in.hear(sender, path.Route{Addr: from}, p) {
+			return 0, nil
+		}
 		return len(p), sender
 	case wire.Deliver:
 		frame, payload, err := b.ring.Load().OpenDeliver(p)
@@ -202,7 +206,9 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) (int, conn.
 		if sender == nil {
 			return 0, nil
 		}
-		in.hear(sender, route, payload)
+		if !in.hear(sender, route, payload) {
+			return 0, nil
+		}
 		return copy(p, payload), sender
 	case wire.Forward:
 		in.forward(p, from, oob)
@@ -213,16 +219,23 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) (int, conn.
 	return 0, nil
 }
 
-func (in *inbound) hear(p *peer, r path.Route, b []byte) {
+// hear books a message of WireGuard, and says whether WireGuard shall see it.
+// Nothing that comes says that there is a session: an answer may be refused,
+// and data may be sealed with keys that a restart has lost.
+func (in *inbound) hear(p *peer, r path.Route, b []byte) bool {
 	now := in.now.UnixNano()
 	p.heard(r, len(b), now)
-	if wire.Handshake(b) && bytes.Compare(p.pair.Self[:], p.id[:]) > 0 {
-		// Where both begin at the same time, WireGuard drops both answers. One
-		// of the two gives up, so that the other one's next attempt is alone.
-		p.answered()
+	return in.session(p, b, now)
+}
+
+func (in *inbound) session(p *peer, b []byte, now int64) bool {
+	if !wire.Transport(b) {
+		return p.hears(b, now)
 	}
-	// Nothing else that comes says that there is a session: an answer may be
-	// refused, and data may be sealed with keys that a restart has lost.
+	if wire.Payload(b) {
+		p.arrived(now)
+	}
+	return true
 }
 
 // forward relays p, which stays where it is until flush.

@@ -243,6 +243,20 @@ func (e *Engine) Awake(now time.Time) map[wire.ID]bool {
 	return awake
 }
 
+// RTT is how long the route in use for a peer takes; false when it was not proven
+// lately.
+func (e *Engine) RTT(now time.Time, id wire.ID) (time.Duration, bool) {
+	p := e.peers[id]
+	if p == nil {
+		return 0, false
+	}
+	t := p.track(p.primary)
+	if t == nil || !t.proven(now, Mapping) {
+		return 0, false
+	}
+	return t.srtt, true
+}
+
 // challenge is the nonce by which a peer proves that its new epoch is no
 // replay: it depends on a secret of this run, and on how often that peer
 // changed.

@@ -377,3 +377,21 @@ func TestFirstPacketToAKnownAddress(t *testing.T) {
 		t.Errorf("asleep, the first packet would go by %v, want %v", got, home)
 	}
 }
+
+func TestRTT(t *testing.T) {
+	r := newRig(t, fleetOf()...)
+	if _, ok := r.e.RTT(r.now, hubA); ok {
+		t.Error("known before an answer")
+	}
+	r.run(time.Second, everything)
+	if rtt, ok := r.e.RTT(r.now, hubA); !ok || rtt <= 0 {
+		t.Errorf("after an answer: %v, %v", rtt, ok)
+	}
+	r.run(Mapping+KeepaliveMax, nil)
+	if _, ok := r.e.RTT(r.now, hubA); ok {
+		t.Error("known although nothing is answered any more")
+	}
+	if _, ok := r.e.RTT(r.now, wire.ID{9, 9}); ok {
+		t.Error("a stranger's is known")
+	}
+}

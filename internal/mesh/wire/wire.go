@@ -74,11 +74,31 @@ func Classify(b []byte) Kind {
 // WireGuard's message types, as the first byte of a datagram.
 const (
 	wgInitiation = 1
+	wgResponse   = 2
 	wgTransport  = 4
 )
 
-// Handshake says whether b, a WireGuard datagram, opens a handshake.
-func Handshake(b []byte) bool { return b[0] == wgInitiation }
+// Initiation says whether b, a WireGuard datagram, opens a handshake.
+func Initiation(b []byte) bool { return b[0] == wgInitiation }
+
+// Response says whether b, a WireGuard datagram, answers a handshake.
+func Response(b []byte) bool { return b[0] == wgResponse }
+
+// SenderIndex is the sender's name for the keys that b, an Initiation or a
+// Response, is about.
+func SenderIndex(b []byte) uint32 { return binary.LittleEndian.Uint32(b[4:]) }
+
+// ReceiverIndex is the receiver's name for the keys that b, a Response or a
+// Transport datagram, is for. Other datagrams have none.
+func ReceiverIndex(b []byte) (uint32, bool) {
+	switch b[0] {
+	case wgResponse:
+		return binary.LittleEndian.Uint32(b[8:]), true
+	case wgTransport:
+		return binary.LittleEndian.Uint32(b[4:]), true
+	}
+	return 0, false
+}
 
 // Transport says whether b, a WireGuard datagram, carries data (or is the
 // empty keepalive). Only these may be sent twice: WireGuard's replay window

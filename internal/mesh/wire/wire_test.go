@@ -358,3 +358,37 @@ func TestJoin(t *testing.T) {
 		t.Error("another hub opened the request")
 	}
 }
+
+func TestWireGuardFields(t *testing.T) {
+	tests := map[string]struct {
+		first                           byte
+		initiation, response, transport bool
+		receiver                        uint32
+	}{
+		"initiation":   {1, true, false, false, 0},
+		"response":     {2, false, true, false, 0x0c0b0a09},
+		"cookie reply": {3, false, false, false, 0},
+		"transport":    {4, false, false, true, 0x08070605},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := make([]byte, 32)
+			for i := range b {
+				b[i] = byte(i + 1)
+			}
+			copy(b, []byte{tt.first, 0, 0, 0})
+			if Classify(b) != WireGuard {
+				t.Fatal("not WireGuard's")
+			}
+			if i, r, tr := Initiation(b), Response(b), Transport(b); i != tt.initiation || r != tt.response || tr != tt.transport {
+				t.Errorf("initiation %v, response %v, transport %v", i, r, tr)
+			}
+			if got, ok := ReceiverIndex(b); got != tt.receiver || ok != (tt.receiver != 0) {
+				t.Errorf("receiver %#x, %v, want %#x", got, ok, tt.receiver)
+			}
+			if got := SenderIndex(b); got != 0x08070605 {
+				t.Errorf("sender %#x", got)
+			}
+		})
+	}
+}
