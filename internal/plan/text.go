@@ -202,12 +202,14 @@ func (t *tree) sum() {
 
 // WriteOrder draws in which order a rollout takes the nodes: a line for each
 // group.
-func (p *Plan) WriteOrder(w io.Writer, c term.Palette) error {
+func (p *Plan) WriteOrder(w io.Writer, c term.Palette) error { return writeOrder(w, c, p.Order) }
+
+func writeOrder(w io.Writer, c term.Palette, groups []rollout.Group) error {
 	var b strings.Builder
-	if len(p.Order) > 0 {
+	if len(groups) > 0 {
 		b.WriteString("\n" + c.Strong("Order:") + "\n")
 	}
-	for i, g := range p.Order {
+	for i, g := range groups {
 		fmt.Fprintf(&b, "  %d  %-8s  %s\n", i+1, g.Phase, orderLine(g))
 	}
 	_, err := io.WriteString(w, b.String())
