@@ -40,7 +40,7 @@ func floors() [][]string {
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/lab"},
-		{"internal/lab/labtest", "internal/join"},
+		{"internal/lab/labtest", "internal/join", "internal/leave"},
 		// 4
 		{"cmd/moggy"},
 	}
