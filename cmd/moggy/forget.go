@@ -69,6 +69,29 @@ func (a *app) forget(name fleet.NodeName, yes bool) error {
 	if err := a.saveLock(file, lock); err != nil {
 		return err
 	}
+	a.tellCutOff(f, lock, name)
 	fmt.Fprintf(a.stderr, "Forgotten. Next: moggy apply, which meets %s as a new machine.\n", name)
 	return nil
+}
+
+// tellCutOff names the nodes that knew the fleet by the forgotten key alone:
+// no hub is left that could tell them of another.
+func (a *app) tellCutOff(f *fleet.Fleet, l *fleet.Lock, forgotten fleet.NodeName) {
+	roles := f.Roles()
+	if !roles[forgotten].Hub {
+		return
+	}
+	var alone []fleet.NodeName
+	for _, n := range f.Nodes {
+		known := !l.Node(n.Name).MeshKey.IsZero()
+		switch {
+		case known && roles[n.Name].Hub:
+			return
+		case known && !n.Reachable():
+			alone = append(alone, n.Name)
+		}
+	}
+	for _, name := range alone {
+		fmt.Fprintf(a.stderr, "moggy: note:  %s was the only hub: on %s, moggy leave, then join again: moggy token %s --replace\n", forgotten, name, name)
+	}
 }

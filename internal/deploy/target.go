@@ -38,7 +38,7 @@ const (
 	whichMoggy = `for m in ` + agent.BinaryPath + ` ` + firstDir + `/moggy` + elseNone
 	ownMoggy   = `for m in ` + firstDir + `/moggy ` + agent.BinaryPath + elseNone
 	elseNone   = `; do [ -x "$m" ] && exec "$m" "$@"; done
-echo "moggy: error: there is no moggy on this machine" >&2; exit 127`
+echo "moggy: error: there is no moggy on this machine: after moggy leave, or when it was installed anew, moggy forget NODE" >&2; exit 127`
 )
 
 func (t target) command(args ...string) []string {

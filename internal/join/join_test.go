@@ -166,7 +166,9 @@ func (f *fixture) listing() string {
 			return err
 		}
 		info, err := d.Info()
-		fmt.Fprintln(&out, path, info.Mode())
+		if err == nil && d.Name() != "verified.json" { // a cache that looking may fill
+			fmt.Fprintln(&out, path, info.Mode())
+		}
 		return err
 	})
 	if err != nil {

@@ -29,7 +29,7 @@ var (
 // Times of a join.
 const (
 	joinRetry    = 400 * time.Millisecond // at first; it grows by half each round
-	joinPatience = 15 * time.Second
+	joinPatience = 10 * time.Second
 	// joinOthers is how long the other hubs are waited for once one answered:
 	// each must be told, because hubs do not tell each other, and one that agrees
 	// outweighs one whose clock is ahead.
@@ -45,7 +45,7 @@ type Told struct {
 
 // Join takes a token up: it tells every hub this machine's key and SSH host
 // key. It succeeds when one hub agrees, and returns what each said. It gives up
-// after 15 s, or when ctx is done.
+// after 10 s, or when ctx is done.
 func Join(ctx context.Context, t token.Token, key fleet.Key, hostKey [wire.HostKeySize]byte) ([]Told, error) {
 	return askHubs(ctx, t, wire.Join{Key: key, HostKey: hostKey})
 }
