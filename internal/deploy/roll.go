@@ -72,7 +72,7 @@ func (d *Deployment) rollout(work []rollout.Node, o Options) rollout.Options {
 // error is about the operator's side: a lock that cannot be kept, a hold lost.
 func (r *roll) loop(ctx, doing context.Context, h *holds, o Options, kill context.CancelCauseFunc) error {
 	var failed []error
-	interrupt, killed := ctx.Done(), o.Kill
+	interrupt := ctx.Done()
 	tick := time.NewTimer(time.Hour)
 	defer tick.Stop()
 	actions := r.m.Start(time.Now())
@@ -103,15 +103,15 @@ func (r *roll) loop(ctx, doing context.Context, h *holds, o Options, kill contex
 			if o.Told != nil {
 				o.Told(r.underWay())
 			}
-		case <-killed:
-			killed = nil
+		case <-o.Kill:
 			kill(errKilled)
+			return errors.Join(append(failed, errKilled, r.d.learn(func(*fleet.Lock) {}))...)
 		}
 		actions = r.m.Handle(time.Now(), e)
 	}
 }
 
-var errKilled = errors.New("ended at once, as you said")
+var errKilled = errors.New("left at once: what was under way ends by itself")
 
 // more hands an event in whose actions are done here.
 func (r *roll) more(doing context.Context, e rollout.Event, failed *[]error) {

@@ -252,9 +252,12 @@ func final(err error) bool {
 
 // Denied says whether somebody answered and would not let us in.
 func Denied(err error) bool {
-	var c *connectionError
-	return errors.As(err, &c) && denied(c)
+	var d interface{ Denied() bool }
+	return errors.As(err, &d) && d.Denied()
 }
+
+// Denied is for those who carry errors of ours without knowing them.
+func (e *connectionError) Denied() bool { return denied(e) }
 
 func denied(c *connectionError) bool { return strings.Contains(c.reason, "Permission denied") }
 
