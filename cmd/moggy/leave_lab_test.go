@@ -105,7 +105,7 @@ func (o leaver) leaves(node string, way ...string) {
 	}
 	installed := o.at(node, "dpkg", "-L", "wireguard-tools").out
 	var left []string
-	for _, line := range strings.SplitSeq(strings.TrimSpace(difference(o.before[node], o.digests(node))), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(difference(o.before[node], o.digests(node))), "\n") {
 		fields := strings.Fields(line)
 		if len(fields) > 2 && !strings.Contains(installed, fields[len(fields)-1]) && !strings.Contains(installed, fields[len(fields)-2]) {
 			left = append(left, line)
