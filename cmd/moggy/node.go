@@ -17,6 +17,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
+	"github.com/moggyfleet/moggy/internal/supervise"
 )
 
 // nodeApp is what the subcommands of `moggy node` share.
@@ -49,7 +50,7 @@ Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
 	flags.StringVar(&n.by, "by", "", "`who` asks, for the lock and the reports: nico@laptop")
 	flags.IntVar(&n.protocol, "protocol", protocol.Version, "the protocol the operator speaks")
 	flags.StringVar(&n.root, "root", "/", "the machine's root `directory`, to look at a disk from another system")
-	flags.DurationVar(&n.await, "await", time.Minute, "how long units may take to start")
+	flags.DurationVar(&n.await, "await", 30*time.Second, "how long units may take to start")
 	cmd.AddCommand(
 		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(),
 		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(), n.examineCommand(),
@@ -197,73 +198,83 @@ func (n *nodeApp) packagesCommand() *cobra.Command {
 	}
 }
 
+// activation is what `activate` and `back` are told beside the generation.
+type activation struct {
+	digest, report, commit string
+	within                 time.Duration
+}
+
+func (a *activation) flags(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&a.within, "confirm-within", 0, "go back unless it is confirmed within that `time`; 0: it stays")
+	cmd.Flags().StringVar(&a.commit, "commit", "", "the git `commit` of the fleet file, for the history")
+}
+
 func (n *nodeApp) activateCommand() *cobra.Command {
-	var digest, report string
+	var with activation
 	cmd := &cobra.Command{
 		Use:   "activate N",
 		Short: "Put generation N in force, as a unit of its own, and follow it",
 		Long: `Put generation N in force and follow it. It runs as the unit
 moggy-activate-N.service and goes on when this command, or the connection it was
-run over, ends; moggy node wait N, or this command again, follows it further.`,
+run over, ends; moggy node wait N, or this command again, follows it further.
+
+With --confirm-within the node goes back to the generation that was confirmed
+last unless moggy node confirm N comes in time, or when a unit of the new one
+crashes meanwhile.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			generation, err := generationArg(args[0])
 			if err != nil {
 				return err
 			}
-			target := node.Target{Generation: generation, Digest: fleet.Digest(digest)}
-			if report != "" {
-				return n.activateHere(cmd.Context(), target, node.ReportID(report))
+			if with.report != "" {
+				return n.supervise(cmd.Context(), generation, with)
 			}
-			return n.detach(cmd.Context(), target)
+			return n.detach(cmd.Context(), generation, with)
 		},
 	}
-	cmd.Flags().StringVar(&digest, "digest", "", "only if the staged manifest has this `digest`")
-	cmd.Flags().StringVar(&report, "foreground", "", "do it in this process, reporting under that `name`")
+	with.flags(cmd)
+	cmd.Flags().StringVar(&with.digest, "digest", "", "only if the staged manifest has this `digest`")
+	cmd.Flags().StringVar(&with.report, "foreground", "", "do it in this process, reporting under that `name`")
 	return cmd
 }
 
-// activateHere is the unit's side of an activation.
-func (n *nodeApp) activateHere(ctx context.Context, t node.Target, id node.ReportID) error {
-	on := n.node()
-	report, done, err := on.Reporter(id)
-	if err != nil {
-		return err
+// supervise is the unit's side of an activation.
+func (n *nodeApp) supervise(ctx context.Context, generation int, with activation) error {
+	s := supervise.Supervisor{
+		Node:   n.node(),
+		Target: node.Target{Generation: generation, Digest: fleet.Digest(with.digest), Commit: with.commit},
+		Report: node.ReportID(with.report),
+		Within: with.within,
+		Tell: func(e protocol.Event) {
+			if e.Step != "" { // for the unit's own log
+				fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text)
+			}
+		},
 	}
-	tell := func(e protocol.Event) {
-		report(e)
-		if e.Step != "" { // for the unit's own log
-			fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text)
-		}
-	}
-	var out protocol.Outcome
-	err = n.locked(ctx, fmt.Sprintf("activate %d", t.Generation), func(h *node.Held) error {
-		var err error
-		out, err = h.Try(ctx, t, tell)
-		return err
-	})
-	report(on.End(out, err))
-	return errors.Join(err, done())
+	return n.exit(s.Run(ctx))
 }
 
 // detach is the operator's side: it starts the unit, or finds it running, and
-// follows it.
-func (n *nodeApp) detach(ctx context.Context, t node.Target) error {
+// follows it. The unit runs the very file that runs here, which is none of the
+// generation that is to come: a broken binary there breaks no way back.
+func (n *nodeApp) detach(ctx context.Context, generation int, with activation) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	on := n.node()
-	id, err := on.Detach(ctx, t.Generation, func(id node.ReportID) []string {
+	id, err := on.Detach(ctx, generation, func(id node.ReportID) []string {
 		return []string{
 			executable, "node", "--by", n.by, "--root", n.root, "--await", n.await.String(),
-			"activate", "--foreground", string(id), "--digest", string(t.Digest), "--", strconv.Itoa(t.Generation),
+			"activate", "--foreground", string(id), "--digest", with.digest,
+			"--confirm-within", with.within.String(), "--commit", with.commit, "--", strconv.Itoa(generation),
 		}
 	})
 	if err != nil {
 		return n.exit(err)
 	}
-	return n.follow(ctx, on, t.Generation, id)
+	return n.follow(ctx, on, generation, id)
 }
 
 func (n *nodeApp) follow(ctx context.Context, on *node.Node, generation int, id node.ReportID) error {
@@ -326,7 +337,8 @@ func (n *nodeApp) confirmCommand() *cobra.Command {
 }
 
 func (n *nodeApp) backCommand() *cobra.Command {
-	return &cobra.Command{
+	var with activation
+	cmd := &cobra.Command{
 		Use:   "back",
 		Short: "Put the generation before in force again, as activate does",
 		Args:  cobra.NoArgs,
@@ -335,9 +347,11 @@ func (n *nodeApp) backCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return n.detach(cmd.Context(), node.Target{Generation: previous})
+			return n.detach(cmd.Context(), previous, with)
 		},
 	}
+	with.flags(cmd)
+	return cmd
 }
 
 func (n *nodeApp) inviteCommand() *cobra.Command {

@@ -31,16 +31,17 @@ func floors() [][]string {
 		},
 		{"internal/mesh/sim"},
 		// 2 adapters: they touch the world; those of many uses first
-		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report"},
+		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
 		{
 			"internal/config/source/sourcetest", "internal/mesh/link",
-			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/host", "internal/deploy/node/store", "internal/deploy/node/systemd",
+			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/key",
+			"internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/deploy/ssh",
 			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/lab"},
-		{"internal/lab/labtest", "internal/join", "internal/leave"},
+		{"internal/lab/labtest", "internal/join", "internal/leave", "internal/supervise"},
 		// 4
 		{"cmd/moggy"},
 	}

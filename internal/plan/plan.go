@@ -293,6 +293,7 @@ func Assemble(name fleet.Name, node fleet.NodeName, parts []fleet.Part) (fleet.M
 			m.Units = append(m.Units, u)
 		}
 		m.Packages = append(m.Packages, part.Packages...)
+		m.Checks = append(m.Checks, part.Checks...)
 	}
 	slices.SortFunc(files, func(a, b fleet.File) int { return cmp.Compare(a.Path, b.Path) })
 	for _, f := range files {

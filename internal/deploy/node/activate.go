@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/ledger"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/deploy/node/store"
 	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
@@ -37,6 +39,7 @@ const (
 	StepReload Step = "reload" // systemd reads changed unit files
 	StepStart  Step = "start"  // start, restart, reload the units that need it
 	StepAwait  Step = "await"  // until every unit of ours runs
+	StepCheck  Step = "check"  // until what the generation says of itself holds
 	StepSettle Step = "settle" // write down where we stand
 )
 
@@ -65,6 +68,7 @@ func (a *activation) steps() []activationStep {
 		{StepReload, a.daemonReload},
 		{StepStart, a.start},
 		{StepAwait, a.awaitUnits},
+		{StepCheck, a.check},
 		{StepSettle, a.settle},
 	}
 }
@@ -74,6 +78,17 @@ type Target struct {
 	Generation int // 0 takes everything of ours off the machine's paths
 	// Digest of its manifest, where the caller insists on the one it staged.
 	Digest fleet.Digest
+	// Commit is the git commit that the fleet file was at, for the history.
+	Commit string
+	// Probation says that the generation shall be confirmed, also where it was
+	// once before.
+	Probation bool
+	// Again says that the caller goes on with what it had begun when it was
+	// killed.
+	Again bool
+
+	// back is set on the way back.
+	back *wayBack
 }
 
 // activation is one run through the steps.
@@ -82,10 +97,19 @@ type activation struct {
 	report  func(protocol.Event)
 	target  fleet.Manifest
 	journal journal
-	ledger  *ledger
+	ledger  *ledger.Ledger
+	// probation is Target.Probation.
+	probation bool
+	// boot is set where the machine is about to start its units by itself.
+	boot bool
+	// until is when units must be active that are being started.
+	until time.Time
+	// lame are units that did not become what they should, on the way back:
+	// nothing better can be done than to put all the rest right.
+	lame []error
 	// placed and fromPlaced are the placements of the target and of the
 	// generation that was in force when this began (journal.From).
-	placed, fromPlaced map[string]placement
+	placed, fromPlaced map[string]ledger.Placement
 	// fromUnits are the units of ours that may run.
 	fromUnits []string
 	changed   bool
@@ -101,18 +125,32 @@ func (h *Held) Activate(ctx context.Context, t Target, report func(protocol.Even
 	if err != nil {
 		return false, err
 	}
-	for _, s := range a.steps() {
+	err = a.take(ctx, a.steps())
+	return a.changed, err
+}
+
+// take takes steps, one after the other.
+func (a *activation) take(ctx context.Context, steps []activationStep) error {
+	g := a.journal.Generation
+	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
-			return a.changed, fmt.Errorf("generation %d: stopped before %s: %w", t.Generation, s.name, err)
+			return fmt.Errorf("generation %d: stopped before %s: %w", g, s.name, err)
 		}
-		if err := a.enter(s.name); err != nil {
-			return a.changed, readOnlyHint(fmt.Errorf("generation %d: %w", t.Generation, err))
+		if err := a.enter(ctx, s.name); err != nil {
+			return readOnlyHint(fmt.Errorf("generation %d: %w", g, err))
 		}
-		if err := s.do(ctx); err != nil {
-			return a.changed, readOnlyHint(fmt.Errorf("generation %d: %s: %w", t.Generation, s.name, err))
+		err := s.do(ctx)
+		if err != nil && a.journal.Back != nil && ctx.Err() == nil &&
+			(s.name == StepStop || s.name == StepStart || s.name == StepAwait) {
+			a.tell(s.name, err.Error())
+			a.lame = append(a.lame, err)
+			continue
+		}
+		if err != nil {
+			return readOnlyHint(fmt.Errorf("generation %d: %s: %w", g, s.name, err))
 		}
 	}
-	return a.changed, nil
+	return errors.Join(a.lame...)
 }
 
 // begin reads all that the steps need to know.
@@ -128,26 +166,34 @@ func (h *Held) begin(t Target, report func(protocol.Event)) (*activation, error)
 	if err := h.ours(target); t.Generation > 0 && err != nil {
 		return nil, err
 	}
+	if err := h.Reports().Make(); err != nil { // the guard, which this may start, is for boot
+		return nil, err
+	}
 	current, err := h.linked()
 	if err != nil {
 		return nil, err
 	}
-	a := &activation{Held: h, report: report, target: target, ledger: h.ledger()}
+	a := &activation{Held: h, report: report, target: target, ledger: h.book(), probation: t.Probation}
 	a.journal = journal{
 		Version: formatVersion, Generation: t.Generation, Digest: protocol.DigestOf(target),
-		From: current, By: h.by, Since: h.now(),
+		From: current, By: h.by, Since: h.now(), Commit: t.Commit, Back: t.back,
 	}
 	var was journal
 	if h.readJSON(journalFile, &was) == nil {
-		a.journal.From = was.From // as long as none has ended, it is the same beginning
+		// As long as none has ended, it is the same beginning.
+		a.journal.From, a.journal.Held = was.From, was.Held
+		if was.Generation == t.Generation {
+			a.journal.Since = was.Since
+			a.changed = t.Again
+		}
 	}
-	a.remember(current, a.journal.From)
+	a.recall(current, a.journal.From)
 	return a, nil
 }
 
-// remember learns what generations that were in force before may have left. One
+// recall learns what generations that were in force before may have left. One
 // that cannot be read is made up for by the ledger.
-func (a *activation) remember(current, from int) {
+func (a *activation) recall(current, from int) {
 	for _, g := range []int{current, from} {
 		m, err := a.manifest(g)
 		if err != nil {
@@ -176,13 +222,20 @@ func (a *activation) remember(current, from int) {
 }
 
 // enter writes down that a step begins, and reports it.
-func (a *activation) enter(s Step) error {
+func (a *activation) enter(ctx context.Context, s Step) error {
 	a.journal.Step = s
 	if err := a.writeJSON(journalFile, a.journal); err != nil {
 		return err
 	}
 	a.tell(s, "")
-	return nil
+	if a.boot {
+		return nil
+	}
+	at := string(s)
+	if a.journal.Back != nil {
+		at = "back " + at
+	}
+	return a.Pause(ctx, at, func(text string) { a.tell(s, text) })
 }
 
 func (a *activation) tell(s Step, text string) {
@@ -213,7 +266,10 @@ func (a *activation) replaced(path string) string {
 	return filepath.Join(a.kept, path)
 }
 
-func (a *activation) verify(context.Context) error {
+func (a *activation) verify(ctx context.Context) error {
+	if a.journal.Back == nil {
+		a.before(ctx)
+	}
 	if err := a.checkParents(a.target); err != nil {
 		return err
 	}
@@ -271,7 +327,7 @@ func (a *activation) spoilDrifted(v *store.Cache) error {
 	}
 	spoilt := false
 	for _, d := range a.drift(v, m) {
-		if d.Kind != fleet.DriftMode && a.ledger.spoil(a.target, d.Path) {
+		if d.Kind != fleet.DriftMode && a.ledger.Spoil(a.target, d.Path) {
 			spoilt = true
 		}
 	}
@@ -315,14 +371,39 @@ func (a *activation) mend(v *store.Cache, f fleet.ManifestFile) error {
 // more with which files the units run that will be touched: after a kill, or a
 // reboot, they may run with the old ones or the new.
 func (a *activation) record(context.Context) error {
+	if err := a.keepGood(); err != nil {
+		return err
+	}
 	grown := a.expect(a.ledger, a.placed)
-	if a.ledger.doubt(a.target) || grown {
+	if a.ledger.Doubt(a.target) || grown {
 		return a.saveLedger(a.ledger)
 	}
 	return nil
 }
 
+// hurry is how long a way back waits for units that it has no use for.
+const hurry = 5 * time.Second
+
 func (a *activation) stop(ctx context.Context) error {
+	gone, err := a.gone(ctx)
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	patience := a.await
+	if a.journal.Back != nil {
+		patience = min(patience, hurry)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := a.systemd.Do(ctx, systemd.Stop, gone...); err != nil {
+		return err
+	}
+	a.did(StepStop, "stopped "+strings.Join(gone, ", "))
+	return nil
+}
+
+// gone are units that may run and that the target has no more.
+func (a *activation) gone(ctx context.Context) ([]string, error) {
 	var gone []string
 	for _, name := range a.fromUnits {
 		if !slices.ContainsFunc(a.target.Units, func(u fleet.Unit) bool { return u.Name == name && !u.Foreign }) {
@@ -331,23 +412,13 @@ func (a *activation) stop(ctx context.Context) error {
 	}
 	states, err := a.systemd.Show(ctx, gone...)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	gone = slices.DeleteFunc(gone, func(name string) bool {
+	return slices.DeleteFunc(gone, func(name string) bool {
 		return slices.ContainsFunc(states, func(s systemd.Status) bool {
 			return s.Name == name && (s.Active == "inactive" || s.Active == "failed")
 		})
-	})
-	if len(gone) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.await)
-	defer cancel()
-	if err := a.systemd.Do(ctx, systemd.Stop, gone...); err != nil {
-		return err
-	}
-	a.did(StepStop, "stopped "+strings.Join(gone, ", "))
-	return nil
+	}), nil
 }
 
 func (a *activation) switchOver(context.Context) error {
@@ -359,7 +430,7 @@ func (a *activation) switchOver(context.Context) error {
 	if a.target.Generation == 0 {
 		return a.disk.Remove(currentLink)
 	}
-	return a.disk.Symlink("generations/"+strconv.Itoa(a.target.Generation), currentLink)
+	return a.disk.Symlink(linkTo(a.target.Generation), currentLink)
 }
 
 func (a *activation) link(context.Context) error {
@@ -401,20 +472,52 @@ func (a *activation) settle(context.Context) error {
 	if err := a.readJSON(stateFile, &was); err != nil {
 		was = state{}
 	}
-	a.ledger.keepUnits(a.target)
+	a.ledger.KeepUnits(a.target)
 	if err := a.saveLedger(a.ledger); err != nil {
 		return err
 	}
-	if was.Current != a.target.Generation || was.Version == 0 {
-		now := a.moved(was, a.target.Generation)
-		now.At = a.now().UTC().Truncate(time.Second)
+	g := a.target.Generation
+	if was.Current != g || was.Version == 0 {
+		now := a.moved(was, g)
+		now.At, now.Left = a.now().UTC().Truncate(time.Second), a.journal.Back
 		now.Fleet, now.Node = a.identity()
-		if a.target.Generation > 0 {
+		if g > 0 {
 			now.Fleet, now.Node = a.target.Fleet, a.target.Node
 		}
 		if err := a.writeJSON(stateFile, now); err != nil {
 			return err
 		}
 	}
+	if !a.probation && a.journal.Back == nil && a.marked(g) {
+		if err := a.settleOn(g, ""); err != nil { // an operator's word, as good as a confirmation
+			return err
+		}
+	}
+	a.turn()
 	return a.disk.Remove(journalFile)
+}
+
+// turn writes down what this activation came to.
+func (a *activation) turn() {
+	j := a.journal
+	t := fleet.Turn{Kind: fleet.TurnActivated, Generation: j.Generation, From: j.From, By: j.By, Commit: j.Commit}
+	switch {
+	case j.Back != nil && j.Back.Never:
+		t.Kind, t.Generation, t.From, t.Why = fleet.TurnFailed, j.Back.From, j.Generation, j.Back.Why
+	case j.Back != nil:
+		t.Kind, t.From, t.Why = fleet.TurnWentBack, j.Back.From, j.Back.Why
+	case j.From == j.Generation && a.changed:
+		t.Kind = fleet.TurnRestored
+	case j.From == j.Generation:
+		return
+	}
+	past, err := a.History()
+	if err == nil && len(past) > 0 {
+		last := past[len(past)-1]
+		if last.Kind == t.Kind && last.Generation == t.Generation && last.From == t.From &&
+			!last.At.Before(j.Since.UTC().Truncate(time.Second)) {
+			return // killed since, and here again
+		}
+	}
+	a.remember(t)
 }

@@ -237,8 +237,10 @@ func TestEverythingGoesWithGenerationZero(t *testing.T) {
 	before := m.snapshot()
 	m.apply(ordinary(1, "a"))
 	m.activate(0)
-	if err := os.RemoveAll(m.root + Dir); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{Dir, runDir} {
+		if err := os.RemoveAll(m.root + dir); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if diff := cmp.Diff(before, m.snapshot()); diff != "" {
 		t.Errorf("what is left (-before +after):\n%s", diff)

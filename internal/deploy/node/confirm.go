@@ -24,11 +24,16 @@ func (h *Held) Confirm(generation int) (fleet.GenerationState, error) {
 		return at, hint.New(fmt.Sprintf("confirm: generation %d is not wholly in force: its activation ended at %s", generation, p.Step),
 			"moggy apply finishes it")
 	}
-	if !at.Confirmed && generation > 0 {
+	if generation > 0 && (!at.Confirmed || !h.marked(generation)) {
 		mark := h.now().UTC().Format(time.RFC3339) + " " + h.by + "\n"
-		if err := h.disk.Write(confirmedMark(generation), []byte(mark)); err != nil {
+		if err := h.settleOn(generation, mark); err != nil {
 			return at, readOnlyHint(fmt.Errorf("confirm: generation %d: %w", generation, err))
 		}
+		turn := fleet.Turn{Kind: fleet.TurnConfirmed, Generation: generation}
+		if p := h.Probation(); p != nil && p.Generation == generation {
+			turn.Commit = p.Commit
+		}
+		h.remember(turn)
 		at.Confirmed = true
 	}
 	if err := h.disk.RemoveTree(firstDir); err != nil { // the generation has its own
@@ -41,14 +46,14 @@ func (h *Held) Confirm(generation int) (fleet.GenerationState, error) {
 }
 
 // Prune removes generations beyond the last three, and content that none of the
-// rest needs. The generation in force, the one before it and
-// that of an unfinished activation always stay.
+// rest needs. The generation in force, the one before it, the one confirmed last
+// and that of an unfinished activation always stay.
 func (h *Held) Prune() error {
 	at, err := h.where()
 	if err != nil {
 		return err
 	}
-	keep := []int{at.Number, at.Previous}
+	keep := []int{at.Number, at.Previous, h.good()}
 	if p := h.pending(); p != nil {
 		keep = append(keep, p.Generation, p.From)
 	}

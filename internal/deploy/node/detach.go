@@ -24,7 +24,8 @@ type ReportID = report.ID
 
 func unitName(generation int) string { return fmt.Sprintf("moggy-activate-%d.service", generation) }
 
-func (n *Node) reports() report.Dir { return report.Dir(n.disk.Real(runDir)) }
+// Reports is where activations report.
+func (n *Node) Reports() report.Dir { return report.Dir(n.disk.Real(runDir)) }
 
 // Detach starts a command as a unit of its own, to activate the generation and
 // report under the name it is given; or finds the one that does so already. It
@@ -39,14 +40,14 @@ func (n *Node) Detach(ctx context.Context, generation int, command func(ReportID
 		return "", err
 	}
 	if _, err = h.manifest(generation); err == nil {
-		err = h.reports().Prune()
+		err = h.Reports().Prune()
 	}
 	if err := errors.Join(err, h.Release()); err != nil {
 		return "", err
 	}
 	// The report is there before its writer, so that whoever comes next follows
 	// this one and not one of an earlier activation.
-	id, err := n.reports().New(generation, n.now())
+	id, err := n.Reports().New(generation, n.now())
 	if err != nil {
 		return "", err
 	}
@@ -54,7 +55,7 @@ func (n *Node) Detach(ctx context.Context, generation int, command func(ReportID
 	if err == nil {
 		return id, nil
 	}
-	n.reports().Remove(id)
+	n.Reports().Remove(id)
 	if id, ok := n.reporting(ctx, unit, generation); ok {
 		return id, nil // somebody else was faster
 	}
@@ -66,7 +67,7 @@ func (n *Node) reporting(ctx context.Context, unit string, generation int) (Repo
 	if running, err := n.activating(ctx, unit); err != nil || !running {
 		return "", false
 	}
-	return n.reports().Last(generation)
+	return n.Reports().Last(generation)
 }
 
 func (n *Node) activating(ctx context.Context, unit string) (bool, error) {
@@ -76,15 +77,6 @@ func (n *Node) activating(ctx context.Context, unit string) (bool, error) {
 	}
 	return states[0].Active == "active" || states[0].Active == "activating" || states[0].Active == "deactivating", nil
 }
-
-// Reporter opens a report for writing. What is given to it is a line in the
-// report at once; a line that cannot be written is lost, which stops nothing.
-func (n *Node) Reporter(id ReportID) (tell func(protocol.Event), done func() error, err error) {
-	return n.reports().Open(id)
-}
-
-// Ended says whether a report has an end already.
-func (n *Node) Ended(id ReportID) bool { return n.reports().Ended(id) }
 
 // End is the event that ends a report.
 func (n *Node) End(out protocol.Outcome, err error) protocol.Event {
@@ -97,7 +89,7 @@ func (n *Node) End(out protocol.Outcome, err error) protocol.Event {
 // LastReport is the report to follow of an activation that runs or ran here
 // since the machine started.
 func (n *Node) LastReport(generation int) (ReportID, error) {
-	id, ok := n.reports().Last(generation)
+	id, ok := n.Reports().Last(generation)
 	if !ok {
 		return "", hint.New(fmt.Sprintf("wait: no activation of generation %d since this machine started", generation),
 			"moggy status shows where the node stands")
@@ -109,7 +101,7 @@ func (n *Node) LastReport(generation int) (ReportID, error) {
 // is that of following: the outcome says how the activation went.
 func (n *Node) Follow(ctx context.Context, generation int, id ReportID, line func([]byte) error) (protocol.Outcome, error) {
 	alive := func(ctx context.Context) (bool, error) { return n.activating(ctx, unitName(generation)) }
-	out, err := n.reports().Follow(ctx, id, alive, line)
+	out, err := n.Reports().Follow(ctx, id, alive, line)
 	if errors.Is(err, report.ErrSilent) {
 		err = n.silent(ctx, generation)
 	}

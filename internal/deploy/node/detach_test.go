@@ -17,7 +17,7 @@ import (
 // does. Before it reports its end it calls meanwhile.
 func (m *machine) carryOut(meanwhile func()) func(ReportID) []string {
 	m.systemd.Run = func(command []string) {
-		report, done, err := m.Reporter(ReportID(command[0]))
+		report, done, err := m.Reports().Open(ReportID(command[0]))
 		if err != nil {
 			m.t.Error(err)
 			return
@@ -82,7 +82,7 @@ func TestFollowOneThatIsKilled(t *testing.T) {
 	m := newMachine(t)
 	m.stage(ordinary(1, "a"))
 	m.systemd.Run = func(command []string) { // dies in the middle
-		report, done, err := m.Reporter(ReportID(command[0]))
+		report, done, err := m.Reports().Open(ReportID(command[0]))
 		if err != nil {
 			t.Error(err)
 			return

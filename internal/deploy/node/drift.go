@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/ledger"
 	"github.com/moggyfleet/moggy/internal/deploy/node/store"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -26,9 +27,9 @@ const maxShown = 1 << 20
 func (n *Node) drift(v *store.Cache, m fleet.Manifest) []fleet.Drift {
 	placed, err := n.placements(m)
 	if err != nil {
-		placed = make(map[string]placement) // a unit file is gone: every file is looked at by itself
+		placed = make(map[string]ledger.Placement) // a unit file is gone: every file is looked at by itself
 		for _, f := range m.Files {
-			placed[f.Path] = placement{Link: n.disk.Real(currentLink + "/root" + f.Path)}
+			placed[f.Path] = ledger.Placement{Link: n.disk.Real(currentLink + "/root" + f.Path)}
 		}
 	}
 	var out []fleet.Drift
@@ -49,7 +50,7 @@ func (n *Node) drift(v *store.Cache, m fleet.Manifest) []fleet.Drift {
 
 // driftOf says how one path differs, "" if it does not. Of a link that enables
 // a unit, f is zero.
-func (n *Node) driftOf(v *store.Cache, generation int, f fleet.ManifestFile, at string, p placement) fleet.DriftKind {
+func (n *Node) driftOf(v *store.Cache, generation int, f fleet.ManifestFile, at string, p ledger.Placement) fleet.DriftKind {
 	switch n.look(at, p) {
 	case absent:
 		return fleet.DriftMissing

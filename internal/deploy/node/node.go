@@ -10,6 +10,7 @@
 //	│                  root/etc/...  the whole tree of that generation
 //	│                  confirmed     there once the operator confirmed it
 //	├── current -> generations/42    ONE rename puts a generation in force
+//	├── good -> generations/41       the one confirmed last: what a node goes back to
 //	├── state.json                   where we stand beside that link
 //	├── ledger.json                  what of ours is outside this directory
 //	├── activating.json              there while an activation is under way
@@ -17,8 +18,15 @@
 //	├── replaced/<time>/etc/...      what a hand had put in a managed path
 //	├── first/moggy                  the binary that first contact brought
 //	├── keys/mesh.key                made here, never leaves
+//	├── history.jsonl                what happened to generations, line by line
 //	├── verified.json                a cache: content known by its inode
 //	└── lock
+//
+//	/run/moggy-node
+//	├── 42.<time>-<word>.jsonl       what an activation says
+//	├── probation.json               there while a generation waits to be confirmed
+//	├── hold.lock                    an operator at work on the whole fleet
+//	└── hold-at                      a drill's: where an activation shall wait
 //
 //	/etc/moggy/mesh.json -> /var/lib/moggy/current/root/etc/moggy/mesh.json
 //
@@ -39,9 +47,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/agent"
 	"github.com/moggyfleet/moggy/internal/deploy/node/command"
 	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
+	"github.com/moggyfleet/moggy/internal/deploy/node/health"
+	"github.com/moggyfleet/moggy/internal/deploy/node/history"
 	"github.com/moggyfleet/moggy/internal/deploy/node/host"
+	"github.com/moggyfleet/moggy/internal/deploy/node/key"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/deploy/node/store"
 	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
@@ -60,10 +72,12 @@ const (
 	keysDir        = Dir + "/keys"
 	firstDir       = Dir + "/first" // the binary that first contact brought
 	currentLink    = Dir + "/current"
+	goodLink       = Dir + "/good" // the generation that was confirmed last
 	stateFile      = Dir + "/state.json"
 	ledgerFile     = Dir + "/ledger.json"
 	journalFile    = Dir + "/activating.json"
 	verifiedFile   = Dir + "/verified.json"
+	historyFile    = Dir + "/history.jsonl"
 	lockFile       = Dir + "/lock"
 
 	// MeshKeyPath is the private key of the node's mesh address.
@@ -103,10 +117,14 @@ type Options struct {
 	Systemd Systemd
 	Run     Runner           // for the package manager
 	Now     func() time.Time // the machine's clock
-	Version string           // moggy's
-	By      string           // who asks, for the lock and the reports: "nico@laptop"
-	// Await bounds how long units may take to become active; 0 means one
-	// minute.
+	// Uptime is a clock that nobody can set; nil means Uptime.
+	Uptime  func() time.Duration
+	Version string // moggy's
+	By      string // who asks, for the lock and the reports: "nico@laptop"
+	// Await bounds how long units may take to become active, from when they are
+	// started; 0 means 30 s. Together with the checks' patience, and a way
+	// back, it must stay under a minute: so long may a bad generation keep a node
+	// off the mesh.
 	Await time.Duration
 }
 
@@ -117,7 +135,9 @@ type Node struct {
 	store   store.Store
 	systemd Systemd
 	host    host.Host
+	health  health.Machine
 	now     func() time.Time
+	uptime  func() time.Duration
 	version string
 	by      string
 	await   time.Duration
@@ -138,6 +158,7 @@ func New(o Options) *Node {
 		systemd: o.Systemd,
 		host:    host.Host{Root: o.Root, Arch: runtime.GOARCH, Run: o.Run, Now: o.Now},
 		now:     o.Now,
+		uptime:  o.Uptime,
 		version: o.Version,
 		by:      o.By,
 		await:   o.Await,
@@ -146,9 +167,13 @@ func New(o Options) *Node {
 		linkAbove: 1 << 20,
 	}
 	n.store = store.Store{Disk: n.disk, Dir: storeDir, Known: verifiedFile, Now: o.Now}
-	if n.await == 0 {
-		n.await = time.Minute
+	if n.uptime == nil {
+		n.uptime = Uptime
 	}
+	if n.await == 0 {
+		n.await = 30 * time.Second
+	}
+	n.health = health.Machine{Run: o.Run, Hubs: n.otherHubs, Mesh: n.agent().Status, Reach: health.Knock}
 	n.apart = func() bool { return !n.disk.SameMount(Dir, protocol.SystemdDir) }
 	return n
 }
@@ -179,6 +204,39 @@ func (n *Node) layout() error {
 		}
 	}
 	return nil
+}
+
+func (n *Node) agent() agent.Socket { return agent.Socket(n.disk.Real(fleet.AgentSocket)) }
+
+// Invite hands an invitation to the agent, which lets the invited machine in.
+func (n *Node) Invite(ctx context.Context, i fleet.Invitation) error { return n.agent().Invite(ctx, i) }
+
+func (n *Node) key() key.File { return key.File{Disk: n.disk, Path: MeshKeyPath} }
+
+// MeshKey is the public half of the node's mesh key. It is fs.ErrNotExist
+// before Init.
+func (n *Node) MeshKey() (fleet.Key, error) { return n.key().Public() }
+
+// Init makes what a node must have before anything can be staged, its mesh key
+// above all, and returns the public half. A key that is there is never replaced.
+func (h *Held) Init() (fleet.Key, error) {
+	k, err := h.key().Make()
+	return k, readOnlyHint(err)
+}
+
+func (n *Node) history() history.File { return history.File{Disk: n.disk, Path: historyFile} }
+
+// History are the latest turns, oldest first.
+func (n *Node) History() ([]fleet.Turn, error) { return n.history().Turns() }
+
+// remember adds a turn. One that cannot be written is lost, which stops nothing:
+// a full disk must not keep a node from going back.
+func (h *Held) remember(t fleet.Turn) {
+	if t.By == "" {
+		t.By = h.by
+	}
+	t.At = h.now().UTC().Truncate(time.Second)
+	h.history().Add(t) //nolint:errcheck // see above
 }
 
 func generationDir(number int) string {

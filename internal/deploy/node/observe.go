@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"sync"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/host"
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -23,10 +25,10 @@ type Look struct {
 // from the answer; an error means that our own directory makes no sense.
 func (n *Node) Observe(ctx context.Context, look Look) (fleet.Observed, error) {
 	o := fleet.Observed{
-		Version: fleet.ObservedVersion, Moggy: n.version,
+		Version: fleet.ObservedVersion, Moggy: n.version, Protocol: protocol.Version,
 		System: n.host.System(), HostKeys: n.host.Keys(), Kept: n.generations(), Activation: n.pending(),
 	}
-	o.System.DiskTotal, o.System.DiskFree, _ = n.space() // stays 0
+	o.System.DiskTotal, o.System.DiskFree, _ = host.Space(n.disk, Dir) // stays 0
 	var err error
 	if o.MeshKey, err = n.MeshKey(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return o, err
@@ -41,9 +43,10 @@ func (n *Node) Observe(ctx context.Context, look Look) (fleet.Observed, error) {
 		}
 	}
 	var wait sync.WaitGroup
-	wait.Go(func() { o.Mesh = n.meshStatus(ctx) })
+	wait.Go(func() { o.Mesh = n.agent().Status(ctx) })
 	wait.Go(func() { o.Missing = n.host.Missing(ctx, m.Packages) })
 	wait.Go(func() { o.Units = n.unitStates(ctx, m) })
+	wait.Go(func() { o.Probation = n.onProbation(ctx) })
 	v := n.store.Cache(look.Deep)
 	o.Drift = n.drift(v, m)
 	o.Contents = n.contents(m, look.Content)

@@ -9,29 +9,23 @@ import (
 	"strings"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
+	"github.com/moggyfleet/moggy/internal/deploy/node/ledger"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// placement is what we put at a path outside our directory.
-type placement struct {
-	Link string       `json:"link,omitempty"` // the target, as readlink(2) gives it
-	Copy fleet.Digest `json:"copy,omitempty"` // or the content
-	Mode uint32       `json:"mode,omitempty"` // of a copy
-}
-
 // placements are all that a generation has outside our directory, by path.
-func (n *Node) placements(m fleet.Manifest) (map[string]placement, error) {
-	out := make(map[string]placement, len(m.Files)+len(m.Units))
+func (n *Node) placements(m fleet.Manifest) (map[string]ledger.Placement, error) {
+	out := make(map[string]ledger.Placement, len(m.Files)+len(m.Units))
 	apart := n.apart()
 	for _, f := range m.Files {
 		if apart && strings.HasPrefix(f.Path, protocol.SystemdDir+"/") {
-			out[f.Path] = placement{Copy: f.Digest, Mode: f.Mode}
+			out[f.Path] = ledger.Placement{Copy: f.Digest, Mode: f.Mode}
 			continue
 		}
-		out[f.Path] = placement{Link: n.disk.Real(currentLink + "/root" + f.Path)}
+		out[f.Path] = ledger.Placement{Link: n.disk.Real(currentLink + "/root" + f.Path)}
 	}
 	for _, u := range m.Units {
 		if u.Foreign {
@@ -50,7 +44,7 @@ func (n *Node) placements(m fleet.Manifest) (map[string]placement, error) {
 			return nil, err
 		}
 		for path, target := range links {
-			out[path] = placement{Link: n.disk.Real(target)}
+			out[path] = ledger.Placement{Link: n.disk.Real(target)}
 		}
 	}
 	return out, nil
@@ -68,7 +62,7 @@ const (
 )
 
 // look compares what is at path with the placement.
-func (n *Node) look(path string, p placement) found {
+func (n *Node) look(path string, p ledger.Placement) found {
 	st, err := os.Lstat(n.disk.Real(path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -106,7 +100,7 @@ func (n *Node) look(path string, p placement) found {
 // place puts one path right. What somebody else had there is kept first: in
 // original/ if the path was not managed until now, else in replaced/. It says
 // what it did, "" if nothing.
-func (a *activation) place(path string, p placement) (said string, err error) {
+func (a *activation) place(path string, p ledger.Placement) (said string, err error) {
 	is := a.look(path, p)
 	_, managed := a.fromPlaced[path]
 	if is == foreign && (managed || p.Copy != "") && a.ourCopy(path) {
@@ -190,7 +184,7 @@ func (a *activation) keep(path string, managed bool) (said string, err error) {
 // unplace takes away what we put at a path that is managed no more, and gives
 // back what was there before us. What somebody put there since stays. It says
 // what it did, "" if nothing.
-func (a *activation) unplace(path string, p placement) (said string, err error) {
+func (a *activation) unplace(path string, p ledger.Placement) (said string, err error) {
 	if err := a.disk.Discard(disk.TempName(path)); err != nil {
 		return "", err
 	}

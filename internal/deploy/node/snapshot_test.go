@@ -1,12 +1,14 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -55,4 +57,14 @@ func (m *machine) snapshot() map[string]string {
 		m.t.Fatal(err)
 	}
 	return out
+}
+
+// Back puts the generation before in force again.
+func (h *Held) Back(ctx context.Context, report func(protocol.Event)) (generation int, err error) {
+	generation, err = h.Previous()
+	if err != nil {
+		return 0, err
+	}
+	_, err = h.Activate(ctx, Target{Generation: generation}, report)
+	return generation, err
 }

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -30,6 +28,8 @@ type state struct {
 	Current  int            `json:"current"`
 	Previous int            `json:"previous,omitempty"`
 	At       time.Time      `json:"at"`
+	// Left is set where Current was returned to by itself.
+	Left *wayBack `json:"left,omitempty"`
 }
 
 // journal is activating.json: an activation under way. It is there from the
@@ -42,6 +42,20 @@ type journal struct {
 	Step       Step         `json:"step"`
 	By         string       `json:"by,omitempty"`
 	Since      time.Time    `json:"since"`
+	Commit     string       `json:"commit,omitempty"`
+	// Held says which checks held before the change, by their keys.
+	Held map[string]bool `json:"held,omitempty"`
+	// Back is set while the node returns to a generation by itself.
+	Back *wayBack `json:"back,omitempty"`
+}
+
+// wayBack says which generation a node left by itself, or did not put in force,
+// and why.
+type wayBack struct {
+	From  int      `json:"from"`
+	Never bool     `json:"never,omitempty"` // it was not switched to
+	Why   string   `json:"why"`
+	Hints []string `json:"hints,omitempty"`
 }
 
 func (n *Node) readJSON(path string, v any) error {
@@ -63,24 +77,6 @@ func (n *Node) writeJSON(path string, v any) error {
 	return n.disk.Write(path, append(b, '\n'))
 }
 
-// linked is the generation that the current link names; 0 if there is no link,
-// or one that somebody bent to elsewhere, which the next activation replaces.
-func (n *Node) linked() (int, error) {
-	target, err := os.Readlink(n.disk.Real(currentLink))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return 0, nil
-	case err != nil:
-		return 0, hint.Wrap(fmt.Errorf("%s: not a link: %w", currentLink, err), "move it away on the node, then apply again")
-	}
-	name, ours := strings.CutPrefix(target, filepath.Base(generationsDir)+"/")
-	number, err := strconv.Atoi(name)
-	if !ours || err != nil || number < 1 {
-		return 0, nil //nolint:nilerr // see above
-	}
-	return number, nil
-}
-
 // where says which generation is in force, and which going back returns to.
 func (n *Node) where() (fleet.GenerationState, error) {
 	var at fleet.GenerationState
@@ -93,7 +89,7 @@ func (n *Node) where() (fleet.GenerationState, error) {
 		st = n.moved(st, current)
 	}
 	return fleet.GenerationState{
-		Number: current, Previous: st.Previous, At: st.At, Confirmed: n.confirmed(current),
+		Number: current, Previous: st.Previous, At: st.At, Confirmed: current > 0 && n.good() == current,
 	}, nil
 }
 
@@ -137,13 +133,6 @@ func (n *Node) generations() []int {
 	return out
 }
 
-func confirmedMark(generation int) string { return generationDir(generation) + "/confirmed" }
-
-func (n *Node) confirmed(generation int) bool {
-	_, err := os.Lstat(n.disk.Real(confirmedMark(generation)))
-	return err == nil
-}
-
 // manifest reads a generation's manifest; generation 0 is empty.
 func (n *Node) manifest(generation int) (fleet.Manifest, error) {
 	if generation == 0 {
@@ -177,17 +166,27 @@ func (n *Node) identity() (fleet.Name, fleet.NodeName) {
 	return "", ""
 }
 
-// pending is the activation that has begun and not ended, nil if there is none.
-// A journal that cannot be read still says that there was one.
-func (n *Node) pending() *fleet.Activation {
+// underWay is the journal of the activation that has begun and not ended, nil
+// if there is none. A journal that cannot be read still says that there was one.
+func (n *Node) underWay() *journal {
 	var j journal
 	err := n.readJSON(journalFile, &j)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
+		j = journal{Step: "unknown"}
 		j.Generation, _ = n.linked() // 0 says as much
-		j.Step = "unknown"
+		j.From = j.Generation
+	}
+	return &j
+}
+
+// pending is the activation that has begun and not ended, nil if there is none.
+func (n *Node) pending() *fleet.Activation {
+	j := n.underWay()
+	if j == nil {
+		return nil
 	}
 	return &fleet.Activation{
 		Generation: j.Generation, From: j.From, Step: string(j.Step), By: j.By, Since: j.Since, Running: n.held(),

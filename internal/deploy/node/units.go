@@ -2,57 +2,20 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/node/ledger"
 	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// startsWith says whether the unit must be restarted when the path changes:
-// its unit file, a drop-in of it, and what RestartOn names.
-func startsWith(u fleet.Unit, path string) bool {
-	if slices.Contains(u.RestartOn, path) {
-		return true
-	}
-	file := protocol.UnitFile(u.Name)
-	return !u.Foreign && (path == file || strings.HasPrefix(path, file+".d/") ||
-		strings.HasPrefix(path, protocol.SystemdDir+"/"+u.Name+".d/"))
-}
-
-// printOf stands for the manifest's files that fit.
-func printOf(m fleet.Manifest, fits func(path string) bool) fleet.Digest {
-	h := sha256.New()
-	for _, f := range m.Files {
-		if fits(f.Path) {
-			fmt.Fprintf(h, "%s %o %s\n", f.Path, f.Mode, f.Digest)
-		}
-	}
-	return fleet.Digest(hex.EncodeToString(h.Sum(nil)))
-}
-
-func unitPrintOf(m fleet.Manifest, u fleet.Unit) unitPrint {
-	return unitPrint{
-		Restart: printOf(m, func(path string) bool { return startsWith(u, path) }),
-		Reload:  printOf(m, func(path string) bool { return slices.Contains(u.ReloadOn, path) }),
-		Foreign: u.Foreign,
-	}
-}
-
-// loadedPrint stands for the unit files that systemd reads.
-func loadedPrint(m fleet.Manifest) fleet.Digest {
-	return printOf(m, func(path string) bool { return strings.HasPrefix(path, protocol.SystemdDir+"/") })
-}
-
 func (a *activation) daemonReload(ctx context.Context) error {
-	loaded := loadedPrint(a.target)
+	loaded := ledger.LoadedPrint(a.target)
 	if a.ledger.Loaded == loaded {
 		return nil
 	}
@@ -67,7 +30,8 @@ func (a *activation) daemonReload(ctx context.Context) error {
 // it was last started is restarted, one that does not run is started, one that
 // only has to read a file again is reloaded.
 func (a *activation) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, a.await)
+	a.until = time.Now().Add(a.await)
+	ctx, cancel := context.WithDeadline(ctx, a.until)
 	defer cancel()
 	todo, err := a.todo(ctx)
 	if err != nil {
@@ -82,8 +46,8 @@ func (a *activation) start(ctx context.Context) error {
 		for i, u := range units {
 			names[i] = u.called
 		}
-		if err := a.systemd.Do(ctx, verb, names...); err != nil {
-			return a.blame(ctx, err, names)
+		if err := a.do(ctx, verb, names); err != nil {
+			return err
 		}
 		a.did(StepStart, string(verb)+" "+strings.Join(names, ", "))
 		if err := a.running(units); err != nil {
@@ -91,6 +55,23 @@ func (a *activation) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// do does that to units. On the way back it waits for them no longer than it
+// must, and one that fails does not keep the others from it.
+func (a *activation) do(ctx context.Context, verb systemd.Verb, names []string) error {
+	if a.journal.Back == nil {
+		if err := a.systemd.Do(ctx, verb, names...); err != nil {
+			return a.blame(ctx, err, names)
+		}
+		return nil
+	}
+	patient, cancel := context.WithTimeout(ctx, min(a.await, 2*hurry))
+	defer cancel()
+	if err := a.systemd.Do(patient, verb, names...); err != nil {
+		a.lame = append(a.lame, a.blame(ctx, err, names))
+	}
+	return ctx.Err()
 }
 
 // namedUnit is a unit and what this machine calls it.
@@ -102,7 +83,7 @@ type namedUnit struct {
 // running writes down what units run with from now on.
 func (a *activation) running(units []namedUnit) error {
 	for _, u := range units {
-		a.ledger.Units[u.Name] = unitPrintOf(a.target, u.Unit)
+		a.ledger.Units[u.Name] = ledger.PrintOf(a.target, u.Unit)
 	}
 	return a.saveLedger(a.ledger)
 }
@@ -118,7 +99,7 @@ func (a *activation) todo(ctx context.Context) (map[systemd.Verb][]namedUnit, er
 	for i, u := range a.target.Units {
 		s, named := states[i], namedUnit{u, states[i].Name}
 		had, known := a.ledger.Units[u.Name]
-		want := unitPrintOf(a.target, u)
+		want := ledger.PrintOf(a.target, u)
 		switch {
 		case had == want && (s.Runs() || u.Foreign):
 		case u.Foreign && s.Active != "active":
@@ -187,10 +168,10 @@ func (a *activation) blame(ctx context.Context, err error, names []string) error
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = a.late(s)
 		}
-		return a.withLog(ctx, err, s.Name)
+		return a.Logged(ctx, err, s.Name)
 	}
 	if len(names) > 0 {
-		return a.withLog(ctx, err, names[0])
+		return a.Logged(ctx, err, names[0])
 	}
 	return err
 }
@@ -198,8 +179,9 @@ func (a *activation) blame(ctx context.Context, err error, names []string) error
 // logLines is how much of a unit's log stands with an error.
 const logLines = 8
 
-func (a *activation) withLog(ctx context.Context, err error, unit string) error {
-	lines := a.systemd.Log(ctx, unit, logLines)
+// Logged adds the last lines of a unit's log to an error, as a hint.
+func (n *Node) Logged(ctx context.Context, err error, unit string) error {
+	lines := n.systemd.Log(ctx, unit, logLines)
 	if len(lines) == 0 {
 		return hint.Wrap(err, "on the node: journalctl -u %s", unit)
 	}
@@ -217,7 +199,13 @@ func (a *activation) awaitUnits(ctx context.Context) error {
 	if len(names) == 0 {
 		return nil
 	}
-	deadline, cancel := context.WithTimeout(ctx, a.await)
+	until := a.until
+	if least := time.Now().Add(2 * steady); until.IsZero() {
+		until = time.Now().Add(a.await)
+	} else if until.Before(least) {
+		until = least
+	}
+	deadline, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
@@ -232,7 +220,7 @@ func (a *activation) awaitUnits(ctx context.Context) error {
 		}
 		for _, s := range states {
 			if why := s.Broken(); why != "" {
-				return a.withLog(ctx, fmt.Errorf("unit %s: %s", s.Name, why), s.Name)
+				return a.Logged(ctx, fmt.Errorf("unit %s: %s", s.Name, why), s.Name)
 			}
 		}
 		select {
@@ -243,7 +231,7 @@ func (a *activation) awaitUnits(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return a.withLog(ctx, a.late(states[waiting]), states[waiting].Name)
+		return a.Logged(ctx, a.late(states[waiting]), states[waiting].Name)
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package agent renders what every node needs to be part of the mesh: the
-// agent's configuration, its systemd unit and our binary. It does not run the
-// agent; that is package mesh.
+// agent's configuration, its systemd unit, our binary, and the guard that looks at
+// all of it when a machine starts. It does not run the agent; that is package
+// mesh.
 package agent
 
 import (
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -27,6 +29,12 @@ const (
 
 //go:embed moggy-agent.service
 var unitFile []byte
+
+// guardPath is where the guard's unit file is linked.
+const guardPath = protocol.SystemdDir + "/" + protocol.GuardUnit
+
+//go:embed moggy-guard.service
+var guardFile []byte
 
 // Config is the mesh as every node is told of it: the members whose keys are
 // known, and who else may join. It is the same for all.
@@ -96,14 +104,18 @@ func Part(config fleet.File, binary fleet.File) fleet.Part {
 		Files: []fleet.File{
 			config,
 			fleet.NewFile(UnitPath, 0o644, unitFile),
+			fleet.NewFile(guardPath, 0o644, guardFile),
 			binary,
 		},
 		Units: []fleet.Unit{{
 			Name:      Unit,
 			RestartOn: []string{BinaryPath},
 			ReloadOn:  []string{fleet.AgentConfigPath},
+		}, {
+			Name: protocol.GuardUnit,
 		}},
 		Packages: []string{"wireguard-tools"}, // wg(8), to look at the mesh with the field's own tool
+		Checks:   []fleet.Check{{Name: "the mesh reaches a hub", Kind: fleet.CheckMesh}},
 	}
 }
 

@@ -16,6 +16,15 @@ const sshdDropIn = `# Written by moggy; a change made here is shown as drift and
 AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 /etc/moggy/authorized_keys.d/%u
 `
 
+// sshdSound says whether sshd would start with its configuration. On Debian the
+// directory it wants is there only while it runs, which is no mistake of its
+// configuration's.
+const sshdSound = `[ -x /usr/sbin/sshd ] || exit 0
+said=$(/usr/sbin/sshd -t 2>&1) && exit 0
+case $said in *"privilege separation directory"*) exit 0 ;; esac
+echo "$said" >&2
+exit 1`
+
 const (
 	dropInPath = "/etc/ssh/sshd_config.d/50-moggy.conf"
 	keysDir    = "/etc/moggy/authorized_keys.d/"
@@ -35,5 +44,11 @@ func Part(f *fleet.Fleet, n fleet.Node) fleet.Part {
 			fleet.NewFile(dropInPath, 0o644, []byte(sshdDropIn)),
 		},
 		Units: []fleet.Unit{{Name: "sshd.service", Foreign: true, ReloadOn: []string{dropInPath}}},
+		Checks: []fleet.Check{
+			// Where sshd does not listen on the loopback it did not before, either, and
+			// the check passes.
+			{Name: "sshd answers", Kind: fleet.CheckSSH, Address: fmt.Sprintf("127.0.0.1:%d", n.SSH.Port)},
+			{Name: "sshd accepts its configuration", Kind: fleet.CheckRun, Command: []string{"/bin/sh", "-c", sshdSound}},
+		},
 	}
 }

@@ -4,8 +4,47 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
+
+// Append adds a line to a file that grows at its end, for root alone. A line
+// that a power loss cut short is closed first, so that it spoils none but
+// itself.
+func (d *Disk) Append(path string, line []byte) (err error) {
+	if err := d.change("append", path); err != nil {
+		return err
+	}
+	_, missing := os.Lstat(d.Real(path))
+	f, err := os.OpenFile(d.Real(path), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var last [1]byte
+	if st.Size() > 0 {
+		if _, err := f.ReadAt(last[:], st.Size()-1); err != nil {
+			return err
+		}
+		if last[0] != '\n' {
+			line = append([]byte{'\n'}, line...)
+		}
+	}
+	if _, err := f.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	if d.NoSync {
+		return nil
+	}
+	if err := f.Sync(); err != nil || missing == nil {
+		return err
+	}
+	return d.syncDir(filepath.Dir(path))
+}
 
 // owner returns who owns the file.
 func owner(st fs.FileInfo) (uid, gid int) {

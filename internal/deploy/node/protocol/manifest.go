@@ -40,6 +40,7 @@ var (
 	labelForm   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`) // RFC 1123, section 2.1
 	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	unitForm    = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|mount|automount|swap|target|slice)$`)
+	addressForm = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]{1,63}$`) // Debian policy, section 5.6.7
 )
 
@@ -67,6 +68,9 @@ func CheckManifest(m fleet.Manifest) error {
 		return err
 	}
 	if err := checkUnits(m); err != nil {
+		return err
+	}
+	if err := checkChecks(m.Checks); err != nil {
 		return err
 	}
 	for _, p := range m.Packages {
@@ -160,6 +164,33 @@ func checkUnits(m fleet.Manifest) error {
 	return nil
 }
 
+// What a manifest's checks may be: one for each of a thousand services, each
+// well within a minute.
+const (
+	maxChecks  = 1000
+	maxSeconds = 60
+)
+
+// checkChecks lets kinds be that this release does not know: they pass.
+func checkChecks(checks []fleet.Check) error {
+	if len(checks) > maxChecks {
+		return fmt.Errorf("manifest: %d checks: the most is %d", len(checks), maxChecks)
+	}
+	for _, c := range checks {
+		switch {
+		case c.Name == "" || len(c.Name) > 200 || strings.ContainsFunc(c.Name, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+			return fmt.Errorf("manifest: check %.200q: not a name", c.Name)
+		case c.Seconds < 0 || c.Seconds > maxSeconds:
+			return fmt.Errorf("manifest: check %q: %d seconds: from 0 to %d", c.Name, c.Seconds, maxSeconds)
+		case c.Kind == fleet.CheckSSH && !addressForm.MatchString(c.Address):
+			return fmt.Errorf("manifest: check %q: %q: not host:port", c.Name, c.Address)
+		case c.Kind == fleet.CheckRun && (len(c.Command) == 0 || !path.IsAbs(c.Command[0])):
+			return fmt.Errorf("manifest: check %q: no command with an absolute path", c.Name)
+		}
+	}
+	return nil
+}
+
 // UnitFile is the path of a unit's file: of the template, for an instance.
 func UnitFile(unit string) string {
 	if name, rest, ok := strings.Cut(unit, "@"); ok {
@@ -167,3 +198,7 @@ func UnitFile(unit string) string {
 	}
 	return SystemdDir + "/" + unit
 }
+
+// GuardUnit is the unit that runs `moggy node guard` when a machine starts,
+// before anything of ours.
+const GuardUnit = "moggy-guard.service"

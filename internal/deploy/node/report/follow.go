@@ -80,6 +80,12 @@ func hand(lines [][]byte, line func([]byte) error) (*protocol.Outcome, error) {
 	return end, nil
 }
 
+// Begun says whether anything was written to a report.
+func (d Dir) Begun(id ID) bool {
+	st, err := os.Stat(d.path(id))
+	return err == nil && st.Size() > 0
+}
+
 // Ended says whether a report has an end, so that one whose writer was killed
 // is not ended twice.
 func (d Dir) Ended(id ID) bool {

@@ -31,6 +31,7 @@ type Fake struct {
 	read    map[string]string // Config, as each unit read it last
 	active  map[string]bool
 	failed  map[string]bool
+	again   map[string]int // how often systemd restarted it
 	calls   []string
 	wait    sync.WaitGroup
 	// Run carries out what is launched.
@@ -58,11 +59,21 @@ func (s *Fake) Kill(unit string) {
 	delete(s.active, unit)
 }
 
+// Restarted makes a unit crash and be started again by systemd.
+func (s *Fake) Restarted(unit string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.again == nil {
+		s.again = make(map[string]int)
+	}
+	s.again[unit]++
+}
+
 // Reboot stops everything and starts what is enabled.
 func (s *Fake) Reboot() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.active, s.failed, s.loaded = nil, nil, nil
+	s.active, s.failed, s.loaded, s.again = nil, nil, nil, nil
 	entries, err := os.ReadDir(s.Root + protocol.SystemdDir + "/multi-user.target.wants")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -118,6 +129,14 @@ func (s *Fake) Do(_ context.Context, verb Verb, units ...string) error {
 	return nil
 }
 
+// Queue is Do; what cannot be done is not heard of.
+func (s *Fake) Queue(ctx context.Context, verb Verb, units ...string) error {
+	for _, u := range units {
+		s.Do(ctx, verb, u) //nolint:errcheck // see above
+	}
+	return nil
+}
+
 // Show says how units are.
 func (s *Fake) Show(_ context.Context, units ...string) ([]Status, error) {
 	s.mu.Lock()
@@ -134,6 +153,7 @@ func (s *Fake) Show(_ context.Context, units ...string) ([]Status, error) {
 		case s.failed[u]:
 			out[i].Active, out[i].Sub, out[i].Result = "failed", "failed", "exit-code"
 		}
+		out[i].Restarts = s.again[u]
 	}
 	return out, nil
 }

@@ -42,6 +42,15 @@ func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
 	return err
 }
 
+// Queue runs systemctl with --no-block.
+func (s Systemctl) Queue(ctx context.Context, verb Verb, units ...string) error {
+	if len(units) == 0 {
+		return nil
+	}
+	_, err := s.Run(ctx, nil, "systemctl", append([]string{string(verb), "--no-block", "--no-ask-password", "--"}, units...)...)
+	return err
+}
+
 // Show runs systemctl show.
 func (s Systemctl) Show(ctx context.Context, units ...string) ([]Status, error) {
 	if len(units) == 0 {
@@ -110,12 +119,15 @@ func (s Systemctl) Log(ctx context.Context, unit string, lines int) []string {
 }
 
 // Launch runs systemd-run. The unit is collected when it ends, so that the
-// same name can be used again.
+// same name can be used again. Any exit code is an
+// end; a signal or a dump of core is none (systemd.service(5), on-abnormal).
 func (s Systemctl) Launch(ctx context.Context, unit string, command ...string) error {
 	args := append([]string{
 		"--quiet", "--no-ask-password", "--collect", "--unit=" + unit,
 		"--description=moggy puts a generation in force",
-		"--property=Type=exec", "--property=OOMScoreAdjust=-900", "--",
+		"--property=Type=exec", "--property=OOMScoreAdjust=-900",
+		"--property=Restart=on-abnormal", "--property=RestartSec=200ms",
+		"--property=StartLimitIntervalSec=300", "--property=StartLimitBurst=30", "--",
 	}, command...)
 	_, err := s.Run(ctx, nil, "systemd-run", args...)
 	if errors.Is(err, fs.ErrNotExist) {

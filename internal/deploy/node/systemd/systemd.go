@@ -25,13 +25,17 @@ type Manager interface {
 	// Do does that to the units in one go, and waits until it is done. A unit
 	// that is what it shall be already is left alone (but for Restart).
 	Do(ctx context.Context, verb Verb, units ...string) error
+	// Queue asks for the same and does not wait: at boot, the units may wait for
+	// whoever asks.
+	Queue(ctx context.Context, verb Verb, units ...string) error
 	// Show says how units are, one answer for each name in their order. A unit
 	// that does not exist is no error.
 	Show(ctx context.Context, units ...string) ([]Status, error)
 	// Log returns the last lines of a unit's log, nil if there are none.
 	Log(ctx context.Context, unit string, lines int) []string
 	// Launch starts a command as a unit of its own, which lives on when the
-	// caller dies and is gone once it has ended.
+	// caller dies, is started again when it is killed, and is gone once it has
+	// ended by itself.
 	Launch(ctx context.Context, unit string, command ...string) error
 }
 

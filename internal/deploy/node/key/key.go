@@ -1,4 +1,6 @@
-package node
+// Package key makes and reads a node's mesh key, which never leaves the
+// machine.
+package key
 
 import (
 	"crypto/ecdh"
@@ -10,14 +12,21 @@ import (
 	"os"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/disk"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// Init makes what a node must have before anything can be staged, its mesh key
-// above all, and returns the public half. A key that is there is never replaced.
-func (h *Held) Init() (fleet.Key, error) {
-	key, err := h.MeshKey()
+// File is where a node has its key.
+type File struct {
+	Disk *disk.Disk
+	Path string
+}
+
+// Make makes the key, and returns its public half. One that is there is never
+// replaced.
+func (f File) Make() (fleet.Key, error) {
+	key, err := f.Public()
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
@@ -31,16 +40,16 @@ func (h *Held) Init() (fleet.Key, error) {
 	secret[0] &= 248
 	secret[31] = secret[31]&127 | 64
 	text := base64.StdEncoding.EncodeToString(secret) + "\n"
-	if err := h.disk.Write(MeshKeyPath, []byte(text)); err != nil {
-		return key, readOnlyHint(fmt.Errorf("mesh key: %w", err))
+	if err := f.Disk.Write(f.Path, []byte(text)); err != nil {
+		return key, fmt.Errorf("mesh key: %w", err)
 	}
-	return h.MeshKey()
+	return f.Public()
 }
 
-// MeshKey is the public half of the node's mesh key. It is fs.ErrNotExist
-// before Init.
-func (n *Node) MeshKey() (fleet.Key, error) {
-	b, err := os.ReadFile(n.disk.Real(MeshKeyPath))
+// Public is the public half of the node's mesh key. It is fs.ErrNotExist
+// before Make.
+func (f File) Public() (fleet.Key, error) {
+	b, err := os.ReadFile(f.Disk.Real(f.Path))
 	if err != nil {
 		return fleet.Key{}, fmt.Errorf("mesh key: %w", err)
 	}
@@ -52,6 +61,6 @@ func (n *Node) MeshKey() (fleet.Key, error) {
 		}
 	}
 	// The cause may quote what it could not read: it stays here.
-	return fleet.Key{}, hint.New("mesh key: "+MeshKeyPath+" holds no WireGuard key",
+	return fleet.Key{}, hint.New("mesh key: "+f.Path+" holds no WireGuard key",
 		"restore it from a backup; or move it away, and this node gets a new key at the next apply")
 }

@@ -1,4 +1,6 @@
-package node
+// Package agent asks this machine's agent, over its socket. It does not know
+// what the mesh is.
+package agent
 
 import (
 	"bytes"
@@ -15,17 +17,20 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// agentPatience bounds one question to the agent.
-const agentPatience = time.Second
+// Socket is the path of the agent's socket.
+type Socket string
 
-// maxAgentAnswer bounds, in bytes, what the agent may say: a thousand peers
+// patience bounds one question to the agent.
+const patience = time.Second
+
+// maxAnswer bounds, in bytes, what the agent may say: a thousand peers
 // take some 200 kB.
-const maxAgentAnswer = 8 << 20
+const maxAnswer = 8 << 20
 
-// meshStatus asks the agent how the mesh is; nil when it does not answer.
-func (n *Node) meshStatus(ctx context.Context) *fleet.MeshStatus {
+// Status asks the agent how the mesh is; nil when it does not answer.
+func (s Socket) Status(ctx context.Context) *fleet.MeshStatus {
 	var st fleet.MeshStatus
-	b, err := n.askAgent(ctx, http.MethodGet, "/status", nil)
+	b, err := s.ask(ctx, http.MethodGet, "/status", nil)
 	if err != nil || json.Unmarshal(b, &st) != nil || st.Version < 1 {
 		return nil
 	}
@@ -33,26 +38,25 @@ func (n *Node) meshStatus(ctx context.Context) *fleet.MeshStatus {
 }
 
 // Invite hands an invitation to the agent, which lets the invited machine in.
-func (n *Node) Invite(ctx context.Context, i fleet.Invitation) error {
+func (s Socket) Invite(ctx context.Context, i fleet.Invitation) error {
 	b, err := json.Marshal(i)
 	if err != nil {
 		return err
 	}
-	if _, err := n.askAgent(ctx, http.MethodPost, "/invitations", b); err != nil {
+	if _, err := s.ask(ctx, http.MethodPost, "/invitations", b); err != nil {
 		return hint.Wrap(fmt.Errorf("invite %s: %w", i.Node, err),
 			"on the node: systemctl status moggy-agent; moggy apply restores it")
 	}
 	return nil
 }
 
-// askAgent makes one request over the agent's socket.
-func (n *Node) askAgent(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, agentPatience)
+// ask makes one request over the agent's socket.
+func (s Socket) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	socket := n.disk.Real(fleet.AgentSocket)
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			return new(net.Dialer).DialContext(ctx, "unix", string(s))
 		},
 		DisableKeepAlives: true,
 	}
@@ -66,11 +70,11 @@ func (n *Node) askAgent(ctx context.Context, method, path string, body []byte) (
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAgentAnswer+1))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("agent: %w", err)
-	case len(b) > maxAgentAnswer:
+	case len(b) > maxAnswer:
 		return nil, errors.New("agent: its answer is too long")
 	case resp.StatusCode >= 300:
 		return nil, fmt.Errorf("agent: %s: %s", resp.Status, bytes.TrimSpace(b[:min(len(b), 300)]))

@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/deploy/node/health"
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// agentUnit is whose log says why the mesh reaches nobody.
+const agentUnit = "moggy-agent.service"
+
+// beforePatience bounds the look before the change.
+const beforePatience = 6 * time.Second
+
+// otherHubs are the hubs in the mesh's configuration in force, but for this
+// machine.
+func (n *Node) otherHubs() []fleet.MeshNode {
+	var c fleet.AgentConfig
+	b, err := os.ReadFile(n.disk.Real(fleet.AgentConfigPath))
+	if err != nil || json.Unmarshal(b, &c) != nil {
+		return nil
+	}
+	key, err := n.MeshKey()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(c.Nodes, func(m fleet.MeshNode) bool { return !m.Hub || m.Key == key })
+}
+
+// before finds out, while the generation before is still in force, which of the
+// target's checks hold: one that does not now is not the change's fault
+// later. A command's is: it may be about what the change brings.
+func (a *activation) before(ctx context.Context) {
+	if a.journal.Held == nil {
+		a.journal.Held = make(map[string]bool)
+	}
+	ctx, cancel := context.WithTimeout(ctx, beforePatience)
+	defer cancel()
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for _, c := range a.target.Checks {
+		if _, known := a.journal.Held[checkKey(c)]; known || c.Kind == fleet.CheckRun {
+			continue
+		}
+		wait.Go(func() {
+			holds := a.health.Look(ctx, c) == nil && (c.Kind != fleet.CheckMesh || len(a.otherHubs()) > 0)
+			mu.Lock()
+			defer mu.Unlock()
+			a.journal.Held[checkKey(c)] = holds
+		})
+	}
+	wait.Wait()
+}
+
+func checkKey(c fleet.Check) string { return string(c.Kind) + " " + c.Address }
+
+// check waits until what the generation says of itself holds. On the way back
+// nothing is checked: there is nowhere else to go.
+func (a *activation) check(ctx context.Context) error {
+	if a.journal.Back != nil {
+		return nil
+	}
+	var checks []fleet.Check
+	for _, c := range a.target.Checks {
+		held, known := a.journal.Held[checkKey(c)]
+		if known && !held {
+			a.tell(StepCheck, "passed over, since it did not hold before either: "+c.Name)
+			continue
+		}
+		checks = append(checks, c)
+	}
+	err := a.health.Await(ctx, checks)
+	var f *health.Failure
+	if !errors.As(err, &f) {
+		return err
+	}
+	switch f.Check.Kind {
+	case fleet.CheckMesh:
+		return a.Logged(ctx, err, agentUnit)
+	case fleet.CheckSSH:
+		states, serr := a.states(ctx, fleet.Manifest{Units: []fleet.Unit{{Name: "sshd.service", Foreign: true}}})
+		if serr == nil {
+			return a.Logged(ctx, err, states[0].Name)
+		}
+	case fleet.CheckRun:
+	}
+	return err
+}
+
+// holdAt is where a drill stops an activation: the file names a step, "back"
+// and a step for the way back, "stage", "confirm" or "probation". Nothing goes
+// on from there until the file is gone or names another. Only root can put
+// it there.
+const holdAt = runDir + "/hold-at"
+
+// Pause waits where a drill wants it to; said is told once that it does.
+func (n *Node) Pause(ctx context.Context, at string, said func(string)) error {
+	held := func() bool {
+		b, err := os.ReadFile(n.disk.Real(holdAt))
+		return err == nil && strings.TrimSpace(string(b)) == at
+	}
+	if !held() {
+		return nil
+	}
+	said("waits at " + at + " until " + holdAt + " is gone")
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for held() {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
