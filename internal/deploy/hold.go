@@ -93,16 +93,21 @@ func (h *holds) take(ctx context.Context, d *Deployment, names []fleet.NodeName)
 
 // busy adds to a refusal what its reader can do.
 func busy(err error) error {
-	var told *nodeError
-	if !errors.As(err, &told) || told.code != protocol.ExitLocked {
+	if !taken(err) {
 		return err
 	}
 	return hint.Wrap(fmt.Errorf("another operator is at work: %w", err),
 		"apply again when it is done; where its holder died, the node is free within 20 s")
 }
 
-// keep holds one node until the end, also across a lost connection. answer
-// gets the first outcome.
+// taken says whether the node was refused because somebody else has it.
+func taken(err error) bool {
+	var told *nodeError
+	return errors.As(err, &told) && told.code == protocol.ExitLocked
+}
+
+// keep holds one node until the end, also across a lost connection, and a
+// laptop that slept. answer gets the first outcome.
 func (h *holds) keep(d *Deployment, name fleet.NodeName, answer chan<- error) {
 	first := true
 	for h.ctx.Err() == nil {
@@ -119,7 +124,7 @@ func (h *holds) keep(d *Deployment, name fleet.NodeName, answer chan<- error) {
 			answer <- err
 			return
 		}
-		if !lost(err) && err != nil {
+		if taken(err) {
 			select {
 			case h.lost <- fmt.Errorf("%s: it was lost, and somebody else took it: %w", name, err):
 			default: // one is enough to stop

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,7 @@ type box struct {
 	until             time.Time // of its probation
 	manifests         map[int]fleet.Manifest
 	holder            string
+	cut               context.CancelFunc // the connection that holds it
 	turns             []fleet.Turn
 	brought           bool // our moggy is at firstDir
 
@@ -113,13 +115,15 @@ func (b *boxes) hold(ctx context.Context, x *box, by string, c ssh.Command) erro
 		return &ssh.ExitError{Code: protocol.ExitLocked, Stderr: "moggy: error: held by " + x.holder}
 	}
 	x.holder = by + " since 2026-11-22T15:04:05Z"
+	ctx, x.cut = context.WithCancel(ctx)
 	b.mu.Unlock()
+	defer x.cut()
 	if err := json.NewEncoder(c.Stdout).Encode(protocol.Done{Hello: protocol.Hello{Protocol: 2}}); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
 	go func() {
-		io.Copy(io.Discard, c.Stdin) //nolint:errcheck // its end is all that matters
+		io.Copy(io.Discard, c.Stdin)
 		close(ended)
 	}()
 	select {
@@ -128,7 +132,12 @@ func (b *boxes) hold(ctx context.Context, x *box, by string, c ssh.Command) erro
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	x.holder = ""
+	if strings.HasPrefix(x.holder, by) {
+		x.holder = ""
+	}
+	if ctx.Err() != nil {
+		return errors.New("connection lost")
+	}
 	return nil
 }
 
@@ -309,9 +318,7 @@ func all(generation string, but map[fleet.NodeName]string) map[fleet.NodeName]st
 	for _, n := range catsFleet().Nodes {
 		out[n.Name] = generation
 	}
-	for n, g := range but {
-		out[n] = g
-	}
+	maps.Copy(out, but)
 	return out
 }
 
@@ -356,14 +363,22 @@ func TestApplyStops(t *testing.T) {
 		hint    string
 		summary string
 	}{
-		"the canary goes back": {func(s *scene) { s.by["ari"].sick = true }, all("4", nil),
-			"ari: went back: moggy-agent.service failed", "panic: no cheese", "went back to generation 4: ari"},
-		"the canary crashes after 30 s": {func(s *scene) { s.by["ari"].crashes = 30 * time.Second }, all("4", nil),
-			"ari: it went back from generation 5 to 4: moggy-agent.service crashed", "moggy history ari", "still on generation 4: cosmo, maco, miki, ziggy, bianco"},
-		"our key is refused": {func(s *scene) { s.by["ziggy"].denies = true }, all("4", map[fleet.NodeName]string{"ari": "5", "bianco": "5"}),
-			"by removing your key", "ziggy goes back to generation 4 by itself at", "went back to generation 4: ziggy"},
-		"a hub goes back": {func(s *scene) { s.by["maco"].sick = true }, all("5", map[fleet.NodeName]string{"maco": "4", "miki": "4"}),
-			"maco: went back", "panic", "on generation 5, confirmed: cosmo, ari, ziggy, bianco"},
+		"the canary goes back": {
+			func(s *scene) { s.by["ari"].sick = true }, all("4", nil),
+			"ari: went back: moggy-agent.service failed", "panic: no cheese", "went back to generation 4: ari",
+		},
+		"the canary crashes after 30 s": {
+			func(s *scene) { s.by["ari"].crashes = 30 * time.Second }, all("4", nil),
+			"ari: it went back from generation 5 to 4: moggy-agent.service crashed", "moggy history ari", "still on generation 4: cosmo, maco, miki, ziggy, bianco",
+		},
+		"our key is refused": {
+			func(s *scene) { s.by["ziggy"].denies = true }, all("4", map[fleet.NodeName]string{"ari": "5", "bianco": "5"}),
+			"by removing your key", "ziggy goes back to generation 4 by itself at", "went back to generation 4: ziggy",
+		},
+		"a hub goes back": {
+			func(s *scene) { s.by["maco"].sick = true }, all("5", map[fleet.NodeName]string{"maco": "4", "miki": "4"}),
+			"maco: went back", "panic", "on generation 5, confirmed: cosmo, ari, ziggy, bianco",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -424,6 +439,40 @@ func TestApplyHeld(t *testing.T) {
 			t.Errorf("stands (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestApplyHoldTaken: a node that was lost for longer than it waits, and that
+// somebody else took, stops the rollout; one that is merely lost is held again.
+func TestApplyHoldTaken(t *testing.T) {
+	for _, eva := range []bool{false, true} {
+		t.Run(fmt.Sprint(eva), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene(t)
+				p := s.plan(t, soaking())
+				time.AfterFunc(10*time.Second, func() { // while the canary soaks
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					s.by["miki"].cut()
+					if eva {
+						s.by["miki"].holder = "eva@desk"
+					}
+				})
+				_, err := s.d.Apply(t.Context(), p, soaking())
+				want := all("5", nil)
+				if eva {
+					want = all("4", map[fleet.NodeName]string{"ari": "5"})
+					if err == nil || !strings.Contains(err.Error(), "miki: it was lost, and somebody else took it: held by eva@desk") {
+						t.Errorf("error %v", err)
+					}
+				} else if err != nil {
+					t.Error(err)
+				}
+				if diff := cmp.Diff(want, s.stands()); diff != "" {
+					t.Errorf("stands (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }
 
 func TestApplyMovedOn(t *testing.T) {

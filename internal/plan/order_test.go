@@ -132,12 +132,17 @@ func TestSaved(t *testing.T) {
 		"confirmed":    {func(w *world) { w.in.Observed["ari"].Seen.Current.Confirmed = false }, nil, []string{"ari has generation 4 confirmed, or no longer"}},
 		"what it gets": {func(w *world) { w.want("ari", "other") }, nil, []string{"ari would get something else"}},
 		"away":         {func(w *world) { w.in.Observed["ari"] = Observation{} }, nil, []string{"ari does not answer any more"}},
-		"gone":         {nil, func(s *Saved) { s.Nodes = s.Nodes[1:] }, []string{"cosmo is gone"}},
-		"come":         {nil, func(s *Saved) { s.Nodes = append(s.Nodes, SavedNode{Node: "elvis"}) }, []string{"elvis was not in it"}},
+		"away, with nothing to do": {func(w *world) {
+			w.in.Observed["miki"] = Observation{}
+		}, nil, nil},
+		"gone": {nil, func(s *Saved) { s.Nodes = s.Nodes[1:] }, []string{"cosmo is gone"}},
+		"come": {nil, func(s *Saved) { s.Nodes = append(s.Nodes, SavedNode{Node: "elvis"}) }, []string{"elvis was not in it"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			saved := save(rebuilt(t))
+			first := rebuilt(t)
+			first.settle("miki")
+			saved := save(first)
 			var b bytes.Buffer
 			if err := saved.Write(&b); err != nil {
 				t.Fatal(err)
@@ -147,6 +152,7 @@ func TestSaved(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := rebuilt(t)
+			w.settle("miki")
 			if tt.change != nil {
 				tt.change(w)
 			}

@@ -158,8 +158,11 @@ func chosen(only []fleet.NodeName) string {
 
 // moved says how the node is other now; "" where it is not.
 func (s SavedNode) moved(now SavedNode) string {
+	idle := func(n SavedNode) bool { return n.Action == ActionNone || n.Action == ActionUnreachable }
 	switch {
 	case s == now:
+		return ""
+	case idle(s) && idle(now) && s.Action != now.Action: // nothing is done to it, whether it answers or not
 		return ""
 	case now.Action == ActionUnreachable:
 		return "does not answer any more"
