@@ -310,7 +310,7 @@ func patternArgs(dir string, secrets []string) []string {
 }
 
 // edit changes the fleet's file.
-func (o *operator) edit(change func(string) string) (before string) {
+func (o *operator) rewrite(change func(string) string) (before string) {
 	o.t.Helper()
 	b, err := os.ReadFile(filepath.Join(o.dir, "fleet.hcl"))
 	if err != nil {
@@ -328,7 +328,7 @@ func without(node string) func(string) string {
 func (o *operator) tokenOfNodeThatLeft() {
 	o.mustRemote("apply", "--yes")
 	text, _ := o.newToken("bianco")
-	before := o.edit(without("bianco"))
+	before := o.rewrite(without("bianco"))
 	o.mustRemote("apply", "--yes")
 	o.refused("bianco", text, "no hub answered", nil)
 	o.write("fleet.hcl", []byte(before))
@@ -377,7 +377,7 @@ func (o *operator) replaced() {
 // removedNode: after one apply nobody answers a node that left the file.
 func (o *operator) removedNode() {
 	hub, hub6 := o.address("hub")
-	o.edit(without("ari"))
+	o.rewrite(without("ari"))
 	o.mustRemote("apply", "--yes")
 	if now := o.peers(); len(now) != 0 {
 		o.t.Errorf("peers of the hub: %q", now)

@@ -47,7 +47,7 @@ func TestLabLeave(t *testing.T) {
 	t.Run("a hub, and met again", func(t *testing.T) {
 		leaver{o.with(t), o.before}.leaves("hub", "lab", "exec", "--name", o.lab, "hub", "--")
 		o := o.with(t)
-		if r := o.remote("apply", "--yes"); r.code != 1 || !strings.Contains(r.err, "moggy forget NODE") {
+		if r := o.remote("apply", "--yes"); r.code != 1 || !strings.Contains(r.out+r.err, "moggy forget NODE") {
 			t.Errorf("apply without the hub: exit code %d, want a hint at moggy forget\n%s%s", r.code, r.out, r.err)
 		}
 		if r := o.mustRemote("forget", "hub", "--yes"); !strings.Contains(r.err, "moggy token ari --replace") {
