@@ -253,18 +253,20 @@ func forms(tok token.Token) []string {
 func (o *operator) watchProcesses(tok token.Token) (stop func() []string) {
 	o.t.Helper()
 	secrets := forms(tok)
-	if len(secrets) != 4 {
+	if len(secrets) != 4 || !strings.Contains(tok.Encode(), secrets[3]) {
 		o.t.Fatal("the token does not hold its secret as it is")
 	}
 	done, leaks := make(chan struct{}), make(chan []string)
+	again := time.NewTicker(20 * time.Millisecond)
 	go func() {
+		defer again.Stop()
 		var found []string
 		for {
 			select {
 			case <-done:
 				leaks <- found
 				return
-			default:
+			case <-again.C:
 			}
 			all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 			for _, file := range all {
