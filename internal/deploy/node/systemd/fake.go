@@ -69,6 +69,13 @@ func (s *Fake) Restarted(unit string) {
 	s.again[unit]++
 }
 
+// Off stops everything, as a power loss does.
+func (s *Fake) Off() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active, s.failed, s.loaded, s.again = nil, nil, nil, nil
+}
+
 // Reboot stops everything and starts what is enabled.
 func (s *Fake) Reboot() error {
 	s.mu.Lock()
