@@ -98,12 +98,13 @@ func (s *Supervisor) begin(ctx context.Context) (*node.Probation, error) {
 	return p, err
 }
 
-func (s *Supervisor) locked(ctx context.Context, work func(*node.Held) error) error {
+func (s *Supervisor) locked(ctx context.Context, work func(*node.Held) error) (err error) {
 	h, err := s.Node.Lock(ctx, fmt.Sprintf("activate %d", s.Target.Generation))
 	if err != nil {
 		return err
 	}
-	return errors.Join(work(h), h.Release())
+	defer func() { err = errors.Join(err, h.Release()) }()
+	return work(h)
 }
 
 // watch returns when the probation is over, however it ended.
@@ -146,8 +147,9 @@ func (s *Supervisor) goBack(ctx context.Context, p *node.Probation, why error) (
 	if err != nil {
 		return true, err
 	}
+	defer func() { err = errors.Join(err, h.Release()) }()
 	if !s.Node.Waits(p) {
-		return true, h.Release()
+		return true, nil
 	}
 	s.say(why.Error())
 	out, err := h.GoBack(ctx, why, p.Commit, s.Tell)
@@ -166,7 +168,7 @@ func (s *Supervisor) goBack(ctx context.Context, p *node.Probation, why error) (
 	if ctx.Err() == nil {
 		s.Tell(s.Node.End(out, err))
 	}
-	return true, errors.Join(err, h.Release())
+	return true, err
 }
 
 // tries is how often more going back is tried where it fails, as it does on a
