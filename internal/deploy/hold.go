@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -100,6 +101,8 @@ func busy(err error) error {
 		"apply again when it is done; where its holder died, the node is free within 20 s")
 }
 
+var errNotHeld = errors.New("it does not say that it is held: its moggy may be too old for that")
+
 // taken says whether the node was refused because somebody else has it.
 func taken(err error) bool {
 	var told *nodeError
@@ -121,6 +124,9 @@ func (h *holds) keep(d *Deployment, name fleet.NodeName, answer chan<- error) {
 			return
 		}
 		if first {
+			if err == nil || errors.Is(err, exec.ErrWaitDelay) { // one that does not know the command shows its help
+				err = errNotHeld
+			}
 			answer <- err
 			return
 		}
