@@ -218,9 +218,14 @@ func (d *Doctor) tcp(ctx context.Context, n fleet.Node) doctor.Result {
 	return d.open(n, doors, answers, took)
 }
 
-// knock is a TCP connection to an sshd, which says its name first (RFC 4253,
-// section 4.2).
+// knockTimeout leaves time for a SYN to be lost twice (RFC 6298: sent again after
+// 1 s, then after 2 s more).
+const knockTimeout = 3500 * time.Millisecond
+
+// knock is a TCP connection to an sshd.
 func knock(ctx context.Context, at door) error {
+	ctx, stop := context.WithTimeout(ctx, knockTimeout)
+	defer stop()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(at.host, at.port))
 	if err != nil {
 		return err

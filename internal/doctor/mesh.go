@@ -117,13 +117,20 @@ func units(name fleet.NodeName, a Answer) Result {
 
 // members are the nodes that every agent must know.
 func (f *Fleet) members() []fleet.NodeLock {
-	var out []fleet.NodeLock
+	if f.roster != nil {
+		return f.roster
+	}
+	listed := make(map[fleet.NodeName]bool, len(f.Fleet.Nodes))
+	for _, n := range f.Fleet.Nodes {
+		listed[n.Name] = true
+	}
+	f.roster = []fleet.NodeLock{}
 	for _, l := range f.Lock.Nodes {
-		if _, listed := f.Fleet.Node(l.Name); listed && !l.MeshKey.IsZero() {
-			out = append(out, l)
+		if listed[l.Name] && !l.MeshKey.IsZero() {
+			f.roster = append(f.roster, l)
 		}
 	}
-	return out
+	return f.roster
 }
 
 func (f *Fleet) mesh(name fleet.NodeName, m *fleet.MeshStatus) Result {
@@ -208,14 +215,17 @@ func (f *Fleet) reachedBy(name fleet.NodeName) []fleet.NodeName {
 
 // hubNames are the hubs that are on the mesh.
 func (f *Fleet) hubNames() []fleet.NodeName {
+	if f.relays != nil {
+		return f.relays
+	}
 	roles := f.Fleet.Roles()
-	var out []fleet.NodeName
+	f.relays = []fleet.NodeName{}
 	for _, n := range f.Fleet.Nodes {
 		if roles[n.Name].Hub && !f.Lock.Node(n.Name).MeshKey.IsZero() {
-			out = append(out, n.Name)
+			f.relays = append(f.relays, n.Name)
 		}
 	}
-	return out
+	return f.relays
 }
 
 func (f *Fleet) hubs(name fleet.NodeName) Result {

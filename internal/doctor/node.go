@@ -25,7 +25,10 @@ type Fleet struct {
 	Answers map[fleet.NodeName]Answer
 	Results func(ID) Result // how a probe ended, so far
 
-	known *views
+	// worked out once
+	known  *views
+	roster []fleet.NodeLock
+	relays []fleet.NodeName
 }
 
 // Limits from which a resource is short. A generation takes 30 to 60 MB; a
@@ -133,13 +136,13 @@ func (a Answer) Skew() time.Duration {
 }
 
 func (f *Fleet) clock(a Answer) Result {
-	skew, whose := a.Skew(), "yours"
+	skew, whose, alone := a.Skew(), "yours", len(f.Answers) < 2
 	if f.Results(ID{"", YourClock}).Status == Failed {
 		skew, whose = skew-f.consensus().skew, "the others'"
 	}
 	next := "timedatectl set-ntp true, there (or install chrony, systemd-timesyncd)"
 	switch off := skew.Abs(); {
-	case off > clockWrong && a.NTP == fleet.Yes && whose == "yours":
+	case off > clockWrong && a.NTP == fleet.Yes && alone:
 		return fail("compare: timedatectl, here and there", "is "+ahead(skew)+" "+whose+"; a time server keeps it, so look at yours, too")
 	case off > clockWrong:
 		return fail(next, "is "+ahead(skew)+" "+whose)

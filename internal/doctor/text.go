@@ -73,13 +73,14 @@ func (r *Report) lines(b *strings.Builder, p term.Palette) {
 		width = max(width, term.Width(string(l.subject(r.Nodes[0]))))
 	}
 	for _, l := range r.Probes {
+		if l.Status == Unneeded || l.Status == Passed && l.Node != "" && l.Node != r.Nodes[0] {
+			continue // the way through a hub works: what that took is no news
+		}
 		text := l.Text
 		switch l.Status {
-		case Unneeded:
-			continue
 		case Skipped:
 			text = p.Dim("skipped because of " + l.Because)
-		case Passed, Warned, Failed:
+		case Passed, Warned, Failed, Unneeded:
 		}
 		fmt.Fprintf(b, "  %s %-*s  %s\n", mark(l.Status, p), width, l.subject(r.Nodes[0]), text)
 		for _, c := range r.Causes {

@@ -65,10 +65,16 @@ func (f *Fleet) Conclude(nodes []fleet.NodeName, outcomes []Outcome, took time.D
 			skipped[o.Because]++
 		}
 	}
+	blocked := make(map[fleet.NodeName]bool) // of whose ways the first that failed has been named
 	for _, o := range outcomes {
 		line := Line{Node: o.Node, Probe: o.Name, Status: o.Status, Text: o.Text, TookMs: o.Took.Milliseconds()}
 		switch o.Status {
 		case Failed:
+			if way := isWay(o.Name); way && blocked[o.Node] {
+				break
+			} else if way && f.Results(ID{o.Node, HostKey}).Status == Skipped {
+				blocked[o.Node] = true
+			}
 			r.Causes = gather(r.Causes, o, skipped[o.ID])
 		case Warned:
 			r.Warnings = gather(r.Warnings, o, 0)
@@ -78,10 +84,16 @@ func (f *Fleet) Conclude(nodes []fleet.NodeName, outcomes []Outcome, took time.D
 		}
 		r.Probes = append(r.Probes, line)
 	}
+	if own, ok := f.ownNetwork(outcomes); ok { // one thing explains them all
+		r.Causes = slices.DeleteFunc(r.Causes, func(c Cause) bool { return isWay(c.Probe) })
+		r.Causes = slices.Insert(r.Causes, 0, own)
+	}
 	r.Healthy = len(r.Causes) == 0
 	r.Verdict = f.verdict(&r, outcomes)
 	return r
 }
+
+func isWay(n Name) bool { return n == TCP || strings.HasPrefix(string(n), viaPrefix) }
 
 // gather adds an outcome to the causes: what is the same on several nodes is
 // one of them.
@@ -103,9 +115,6 @@ func gather(causes []Cause, o Outcome, skipped int) []Cause {
 }
 
 func (f *Fleet) verdict(r *Report, outcomes []Outcome) Verdict {
-	if v, ok := f.ownNetwork(outcomes); ok {
-		return v
-	}
 	if len(r.Causes) == 0 {
 		if len(r.Warnings) > 0 {
 			return Verdict{Text: "nothing is broken; " + count(len(r.Warnings), "warning"), Next: r.Warnings[0].Next}
@@ -114,7 +123,7 @@ func (f *Fleet) verdict(r *Report, outcomes []Outcome) Verdict {
 	}
 	first := r.Causes[0]
 	v := Verdict{Text: first.sentence(), Next: first.Next}
-	if first.Probe == TCP || strings.HasPrefix(string(first.Probe), viaPrefix) {
+	if isWay(first.Probe) {
 		v = f.unreachable(first, outcomes)
 		r.Causes[0].Next = v.Next
 	}
@@ -126,25 +135,26 @@ func (f *Fleet) verdict(r *Report, outcomes []Outcome) Verdict {
 
 // ownNetwork looks whether one thing explains that nobody answers: what all
 // silent nodes have in common is the operator.
-func (f *Fleet) ownNetwork(outcomes []Outcome) (Verdict, bool) {
+func (f *Fleet) ownNetwork(outcomes []Outcome) (Cause, bool) {
 	silent := 0
 	for _, o := range outcomes {
 		switch {
 		case o.Node == "" && o.Status == Failed && rank(o.Name) <= rank(Network):
-			return Verdict{}, false // it has been found already
+			return Cause{}, false // it has been found already
 		case o.Name != TCP || o.Status == Unneeded || o.Status == Skipped:
 		case o.Status == Failed && o.Silent:
 			silent++
 		default:
-			return Verdict{}, false
+			return Cause{}, false
 		}
 	}
 	if silent < 2 {
-		return Verdict{}, false
+		return Cause{}, false
 	}
-	return Verdict{
-		Text: fmt.Sprintf("none of the %d public nodes answers: it is your own network, or a firewall on the way out", silent),
-		Next: "try another line (a phone's), then: moggy doctor",
+	return Cause{
+		Probe: Network,
+		Text:  fmt.Sprintf("none of the %d public nodes answers: it is your own network, or a firewall on the way out", silent),
+		Next:  "try another line (a phone's), then: moggy doctor",
 	}, true
 }
 
