@@ -327,6 +327,9 @@ func (n *nodeApp) confirmCommand() *cobra.Command {
 				return err
 			}
 			return n.locked(cmd.Context(), "confirm "+args[0], func(h *node.Held) error {
+				if err := h.Reports().Pause(cmd.Context(), "confirm", func(string) {}); err != nil {
+					return err
+				}
 				at, err := h.Confirm(generation)
 				if err != nil {
 					return err

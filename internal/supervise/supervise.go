@@ -109,7 +109,7 @@ func (s *Supervisor) locked(ctx context.Context, work func(*node.Held) error) (e
 
 // watch returns when the probation is over, however it ended.
 func (s *Supervisor) watch(ctx context.Context, p *node.Probation) error {
-	err := s.Node.Pause(ctx, "probation", func(text string) { s.say(text) })
+	err := s.Node.Reports().Pause(ctx, "probation", func(text string) { s.say(text) })
 	if err != nil {
 		return err
 	}

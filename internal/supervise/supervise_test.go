@@ -164,9 +164,9 @@ func (m *machine) lastTurn() fleet.Turn {
 func (m *machine) meanwhile(do func()) {
 	go func() {
 		for m.Probation() == nil {
-			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // virtual time
+			time.Sleep(10 * time.Millisecond) // virtual
 		}
-		time.Sleep(10 * time.Second) //nolint:forbidigo // virtual time
+		time.Sleep(10 * time.Second) // virtual
 		do()
 	}()
 }
@@ -314,7 +314,7 @@ func TestGoesBackOnceTheLockIsFree(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			time.Sleep(40 * time.Second) //nolint:forbidigo // virtual time
+			time.Sleep(40 * time.Second) // virtual
 			h.Release()
 		})
 		if _, err := m.supervise(30 * time.Second); err == nil {
@@ -336,7 +336,7 @@ func TestHeldAt(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			time.Sleep(5 * time.Second) //nolint:forbidigo // virtual time
+			time.Sleep(5 * time.Second) // virtual
 			os.Remove(at)
 		}()
 		if _, err := m.supervise(0); err != nil {

@@ -235,7 +235,7 @@ func (a *activation) enter(ctx context.Context, s Step) error {
 	if a.journal.Back != nil {
 		at = "back " + at
 	}
-	return a.Pause(ctx, at, func(text string) { a.tell(s, text) })
+	return a.Reports().Pause(ctx, at, func(text string) { a.tell(s, text) })
 }
 
 func (a *activation) tell(s Step, text string) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -93,32 +92,4 @@ func (a *activation) check(ctx context.Context) error {
 	case fleet.CheckRun:
 	}
 	return err
-}
-
-// holdAt is where a drill stops an activation: the file names a step, "back"
-// and a step for the way back, "stage", "confirm" or "probation". Nothing goes
-// on from there until the file is gone or names another. Only root can put
-// it there.
-const holdAt = runDir + "/hold-at"
-
-// Pause waits where a drill wants it to; said is told once that it does.
-func (n *Node) Pause(ctx context.Context, at string, said func(string)) error {
-	held := func() bool {
-		b, err := os.ReadFile(n.disk.Real(holdAt))
-		return err == nil && strings.TrimSpace(string(b)) == at
-	}
-	if !held() {
-		return nil
-	}
-	said("waits at " + at + " until " + holdAt + " is gone")
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for held() {
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
 }

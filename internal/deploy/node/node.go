@@ -35,6 +35,12 @@
 // large ones (our binary) hard links: an editor that writes through the link
 // spoils that generation's copy alone, and the store can mend it.
 //
+// A drill holds an activation at a step by writing the step's name to hold-at,
+// "back" and the step for the way back, or "stage", "confirm", "probation"; it
+// goes on once the file is gone or names another:
+//
+//	echo switch >/run/moggy-node/hold-at    # as root; `moggy node steps` lists them
+//
 // Unit files are the exception where /var is mounted by itself: systemd reads
 // /etc/systemd/system before it mounts anything (systemctl(1), link), so there
 // they are copies, written right after the switch.

@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/json"
 	"errors"
@@ -44,6 +45,10 @@ func (h *Held) Receive(r io.Reader) (protocol.Staged, error) {
 	}
 	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
 		return protocol.Staged{}, errors.New("stage: the stream goes on after its last blob")
+	}
+	// Whoever holds it here is about to kill it: there is no context to end.
+	if err := h.Reports().Pause(context.Background(), "stage", func(string) {}); err != nil {
+		return protocol.Staged{}, err
 	}
 	return h.Stage(head.Manifest)
 }

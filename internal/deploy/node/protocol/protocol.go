@@ -24,6 +24,9 @@
 //	moggy node history           answers History
 //	moggy node examine           answers fleet.Examination
 //
+// The machine runs `moggy node guard` when it starts. `moggy node steps` lists
+// an activation's steps, for drills: it can be held at each (package node).
+//
 // Answers are JSON on stdout. What went wrong is on stderr, as everywhere in
 // moggy, and the exit code says of what kind it was (ExitLocked and its
 // neighbours).
