@@ -129,7 +129,9 @@ func (s Saved) Moved(now Saved) []string {
 	say(s.File != now.File, "the fleet file has changed")
 	say(s.Lock != now.Lock, "the lock has changed")
 	say(!maps.Equal(s.Binaries, now.Binaries), "this is another build of moggy")
-	say(!slices.Equal(s.Only, now.Only), fmt.Sprintf("it was made for %s, this is for %s", chosen(s.Only), chosen(now.Only)))
+	if !slices.Equal(s.Only, now.Only) { // from which all the rest follows
+		return append(out, fmt.Sprintf("it was made for %s, this is for %s", chosen(s.Only), chosen(now.Only)))
+	}
 	were := make(map[fleet.NodeName]SavedNode, len(s.Nodes))
 	for _, n := range s.Nodes {
 		were[n.Node] = n
