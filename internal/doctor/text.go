@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -63,7 +64,8 @@ func (r *Report) head(b *strings.Builder, p term.Palette) {
 		parts = append(parts, p.Change(count(n[Warned], "warning")))
 	}
 	parts = append(parts, p.Good(fmt.Sprintf("%d passed", n[Passed])))
-	fmt.Fprintf(b, "%s   %s\n\n", p.Strong(string(r.Fleet)), strings.Join(parts, ", "))
+	title := cmp.Or(string(r.Fleet), "no fleet")
+	fmt.Fprintf(b, "%s   %s\n\n", p.Strong(title), strings.Join(parts, ", "))
 }
 
 // lines lists every probe with what it found.
@@ -144,6 +146,9 @@ func (r *Report) matrix(b *strings.Builder, p term.Palette) error {
 		single("the fleet", AllHubs, Quorum, Pairs, Versions)
 	}
 	b.WriteByte('\n')
+	if len(r.Nodes) == 0 { // the file could not be read
+		return nil
+	}
 	nodes, rest := r.columns()
 	t := term.Table{Indent: "  ", Head: []string{""}}
 	for _, n := range nodes {
