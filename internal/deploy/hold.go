@@ -98,7 +98,7 @@ func busy(err error) error {
 		return err
 	}
 	return hint.Wrap(fmt.Errorf("another operator is at work: %w", err),
-		"apply again when it is done; where its holder died, the node is free within 20 s")
+		"where its holder died, the node is free within 20 s")
 }
 
 var errNotHeld = errors.New("it does not say that it is held: its moggy may be too old for that")

@@ -71,14 +71,16 @@ func (p *Plan) order(in Input) {
 	p.Waves = rollout.Waves(p.Order, p.Rollout)
 }
 
-// unproven says whether the node gets a binary that nobody has confirmed on it.
+// unproven says whether the node gets another binary than it has in force. One
+// that waits for its confirmation, since its operator was killed, goes on from
+// where it is: its time runs, so another node is watched.
 func unproven(seen *fleet.Observed, want fleet.Manifest, binary string) bool {
 	f, brings := want.File(binary)
 	if !brings || seen == nil || seen.Manifest == nil {
 		return false
 	}
 	old, _ := seen.Manifest.File(binary)
-	return f.Digest != old.Digest || !seen.Current.Confirmed
+	return f.Digest != old.Digest
 }
 
 // newer says whether a version of moggy came after ours. A build on the way to

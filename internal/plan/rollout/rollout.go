@@ -85,8 +85,7 @@ type Node struct {
 	Server   bool
 	From, To int  // generations
 	Packages bool // some are to be installed
-	// Unproven is set where it brings a moggy that has not run on this node, or
-	// that nobody has confirmed there.
+	// Unproven is set where it brings another moggy than runs on this node.
 	Unproven bool
 	// Named by the operator: it is not held back for what others would lose.
 	Named bool
