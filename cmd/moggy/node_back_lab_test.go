@@ -48,6 +48,7 @@ func TestLabNodeBack(t *testing.T) {
 		{"killed on probation", backNode.killedOnProbation},
 		{"no power at any step", backNode.powerless},
 		{"two operators", backNode.twoOperators},
+		{"our directory a mount of its own", backNode.mountedApart},
 	} {
 		ok := t.Run(part.name, func(t *testing.T) {
 			part.run(backNode{onNode{n.with(t), n.name}, &next, &good})
@@ -353,6 +354,23 @@ func (n backNode) powerless() {
 		}
 	}
 	n.keep(n.bring(sound))
+}
+
+// mountedApart: systemd reads the unit files before it mounts where they come
+// from, and the guard has the mount to wait for.
+func (n backNode) mountedApart() {
+	n.mustSh(`cp -a /var/lib/moggy /srv/moggy && mv /var/lib/moggy /srv/before && mkdir /var/lib/moggy
+		echo "/srv/moggy /var/lib/moggy none bind 0 0" >>/etc/fstab && systemctl daemon-reload && mount /var/lib/moggy`)
+	n.keep(n.bring(sound))
+	for _, step := range []string{"link", "reload", "probation"} {
+		number := n.bring("Environment=A=1\n" + sound)
+		n.heldAt(number, step)
+		n.reboot()
+		n.stands(*n.good)
+		if kind := n.mustSh("stat -c %F /etc/systemd/system/demo.service"); kind != "regular file" {
+			n.t.Errorf("the unit file is a %s", kind)
+		}
+	}
 }
 
 func (n backNode) twoOperators() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,23 @@ func TestNodeConversation(t *testing.T) {
 	if o.Current.Number != 1 || o.Contents["/etc/moggy/demo.conf"] != "one\n" || len(o.Drift) > 0 || o.MeshKey != init.MeshKey {
 		t.Errorf("observed %+v", o)
 	}
+	var steps []node.Step
+	if err := json.Unmarshal([]byte(b.must("", "steps")), &steps); err != nil || len(steps) != len(node.Steps()) {
+		t.Errorf("steps: %v, %v", steps, err)
+	}
+	var kinds []fleet.TurnKind
+	for _, turn := range decoded[protocol.History](t, b.must("", "history")).Turns {
+		kinds = append(kinds, turn.Kind)
+	}
+	if want := []fleet.TurnKind{
+		fleet.TurnActivated, fleet.TurnConfirmed, fleet.TurnActivated, fleet.TurnConfirmed, fleet.TurnActivated,
+	}; !slices.Equal(kinds, want) {
+		t.Errorf("history: %v, want %v", kinds, want)
+	}
+	if out := b.must("", "guard"); !strings.Contains(out, "nothing to guard") {
+		t.Errorf("guard on a machine that is up: %s", out)
+	}
+	decoded[protocol.Done](t, b.must("", "hold")) // its stdin ends at once
 	if end := decoded[protocol.Event](t, b.must("", "wait", "1")); end.End == nil || end.End.Generation != 1 {
 		t.Errorf("wait: %+v", end)
 	}

@@ -435,6 +435,12 @@ func (a *activation) switchOver(context.Context) error {
 
 func (a *activation) link(context.Context) error {
 	for _, path := range slices.Sorted(maps.Keys(a.placed)) {
+		if a.ledger.Loaded != "" && strings.HasPrefix(path, protocol.SystemdDir+"/") && a.look(path, a.placed[path]) != asPlaced {
+			a.ledger.Loaded = "" // what systemd read there may have been anything
+			if err := a.saveLedger(a.ledger); err != nil {
+				return err
+			}
+		}
 		said, err := a.place(path, a.placed[path])
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,13 +128,13 @@ func TestSSH(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		runs := 0
+		var runs atomic.Int64
 		m := Machine{Run: func(_ context.Context, _ []string, name string, _ ...string) ([]byte, error) {
-			runs++
+			n := runs.Add(1)
 			switch {
 			case name == "/missing":
 				return nil, fs.ErrNotExist
-			case name == "/soon" && runs < 5:
+			case name == "/soon" && n < 5:
 				return nil, errors.New("not yet")
 			case name == "/never":
 				return nil, errors.New("exit status 1: so ill")
