@@ -109,14 +109,13 @@ func (a *Agent) step(now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id := range look {
-		a.engine.Traffic(now, id, a.bind.Counters(id).Traffic)
+		a.engine.Traffic(now, id, a.trafficLocked(now, id))
 		a.attendLocked(now, id)
 	}
 	soon := false
-	awake := a.engine.Awake(now)
-	for id, flowing := range awake {
+	for id, flowing := range a.engine.Awake(now) {
 		if !look[id] {
-			a.engine.Traffic(now, id, a.bind.Counters(id).Traffic)
+			a.engine.Traffic(now, id, a.trafficLocked(now, id))
 		}
 		if !flowing {
 			a.bind.Quiet(id)
@@ -124,7 +123,7 @@ func (a *Agent) step(now time.Time) time.Time {
 		soon = soon || flowing
 	}
 	for id := range look {
-		if _, ok := awake[id]; !ok {
+		if !a.engine.IsAwake(id) {
 			a.bind.Quiet(id)
 		}
 	}
@@ -139,6 +138,20 @@ func (a *Agent) step(now time.Time) time.Time {
 		}
 	}
 	return next
+}
+
+// bulkBytes, sent between two looks, are so much that full packets were probably
+// among it: the path is to be tried with such.
+const bulkBytes = 1200
+
+// trafficLocked is what the engine is told of the traffic with a peer.
+func (a *Agent) trafficLocked(now time.Time, id wire.ID) path.Traffic {
+	c := a.bind.Counters(id)
+	if before, ok := a.sent[id]; ok && c.TxBytes-before >= bulkBytes {
+		c.Bulk = now
+	}
+	a.sent[id] = c.TxBytes
+	return c.Traffic
 }
 
 func (a *Agent) poke() {

@@ -11,10 +11,10 @@ import (
 // traffic starts with a peer that was quiet.
 func (e *Engine) Advance(now time.Time) time.Time {
 	next := now.Add(time.Minute)
-	for id, p := range e.busy {
+	for _, p := range slices.Clone(e.busy) {
 		due := e.advance(now, p)
 		if due.IsZero() {
-			delete(e.busy, id)
+			e.rest(p)
 			continue
 		}
 		if due.Before(next) {
@@ -56,6 +56,12 @@ func (e *Engine) advance(now time.Time, p *peer) time.Time {
 			e.probe(now, p, t)
 		}
 		at(t.next)
+		full := e.fullDue(now, p, t)
+		if !full.IsZero() && !now.Before(full) {
+			e.probeFull(now, p, t)
+			full = e.fullDue(now, p, t)
+		}
+		at(full)
 		if sent, ok := t.waiting(); ok {
 			at(sent.Add(t.timeout()))
 		}
@@ -65,6 +71,9 @@ func (e *Engine) advance(now time.Time, p *peer) time.Time {
 
 // expire gives up what was not answered in time.
 func (e *Engine) expire(now time.Time, p *peer, t *track) {
+	if len(t.flights) == 0 {
+		return
+	}
 	limit := t.timeout()
 	before := t.misses
 	for i := range t.flights {
@@ -104,28 +113,59 @@ func (e *Engine) probe(now time.Time, p *peer, t *track) {
 	}
 	t.tries++
 	every := e.interval(now, p, t)
-	f := flight{nonce: e.nonce(), at: now}
-	m := wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Size: wire.ProbeSize}
+	if every == 0 {
+		t.next = time.Time{}
+	} else {
+		t.next = now.Add(every)
+	}
+	e.ask(now, p, t, wire.ProbeSize)
+}
+
+// ask sends a probe.
+func (e *Engine) ask(now time.Time, p *peer, t *track, size uint16) {
+	f := flight{nonce: e.nonce(), at: now, full: size > wire.ProbeSize}
+	m := wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Size: size}
 	if p.mark(t.route) {
 		m.Flags |= wire.Primary
-	}
-	if t.route == p.primary {
-		// A route that lets small packets pass and drops full ones is of no use.
-		if e.cfg.PadTo > wire.ProbeSize && p.awake && !p.suspect && t.misses == 0 && t.tries%4 == 0 {
-			m.Size, f.padded = e.cfg.PadTo, true
-		}
 	}
 	const most = 32
 	if len(t.flights) == most {
 		t.flights = slices.Delete(t.flights, 0, 1)
 	}
 	t.flights = append(t.flights, f)
-	if every == 0 {
-		t.next = time.Time{}
-	} else {
-		t.next = now.Add(every)
-	}
 	e.send(p, t.route, e.localFor(p, t), m)
+}
+
+// probeFull sends a probe as large as a full packet: a route that lets small
+// ones pass and drops those is of no use.
+func (e *Engine) probeFull(now time.Time, p *peer, t *track) {
+	t.fullSent = now
+	e.ask(now, p, t, e.cfg.PadTo)
+}
+
+// fullDue is when to send one by t; zero for never.
+func (e *Engine) fullDue(now time.Time, p *peer, t *track) time.Time {
+	every := time.Duration(0)
+	bulk := now.Sub(p.lastBulk) < bulkFor
+	switch {
+	case e.cfg.PadTo <= wire.ProbeSize || !p.awake || t.misses > 0 || t.lastEcho.IsZero():
+	case t.route == p.primary && t.fullMisses > 0 && !t.narrow(), t.route == p.primary && bulk && p.suspect:
+		every = Burst
+	case t.route == p.primary && bulk:
+		every = FullBulk
+	case t.route == p.primary:
+		every = FullElse
+	case t.lastFull.IsZero() && !t.narrow():
+		every = Active / 4 // before it is used
+	case t.narrow() && t.route.Direct():
+		every = FullElse // until it passes them again
+	case t.narrow():
+		every = Background
+	}
+	if every == 0 {
+		return time.Time{}
+	}
+	return t.fullSent.Add(every)
 }
 
 // interval is how long after a probe of t the next one follows; 0 for never.
@@ -196,7 +236,8 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 		}
 		p.suspect = true
 	}
-	if p.suspect && t.overdue(now) && p.hedgeUntil.IsZero() && !p.spare.IsZero() {
+	doubtful := p.suspect && t.overdue(now) || t.fullMisses > 1 && now.Sub(p.lastBulk) < bulkFor
+	if doubtful && p.hedgeUntil.IsZero() && !p.spare.IsZero() {
 		p.hedgeUntil = now.Add(Hedged)
 		e.publish(p, "suspected")
 	}

@@ -122,7 +122,7 @@ func (e *Engine) called(now time.Time, p *peer, m wire.CallMe) {
 		}
 	}
 	p.punchUntil = now.Add(punchFor)
-	e.busy[p.ID] = p
+	e.attend(p)
 	if !m.Answer || now.Sub(p.answeredAt) < time.Second/2 {
 		return
 	}

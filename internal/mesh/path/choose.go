@@ -17,6 +17,7 @@ func (e *Engine) choose(now time.Time, p *peer, why string) {
 		}
 	case e.dead(p, cur):
 		e.failover(now, p, cur)
+	case cur.narrow() && e.widen(now, p, cur):
 	default:
 		e.upgrade(now, p, cur)
 	}
@@ -51,8 +52,46 @@ func (e *Engine) failover(now time.Time, p *peer, cur *track) {
 	}
 	if !cur.lastEcho.IsZero() {
 		cur.fail(now)
+		p.doubtKin(now, cur)
 	}
 	e.switchTo(now, p, t, "no answer")
+}
+
+// doubtKin wants the other direct routes proven again before one of them is
+// used, now that a direct one failed: most of the way they share.
+func (p *peer) doubtKin(now time.Time, failed *track) {
+	for _, t := range p.tracks {
+		if t != failed && failed.route.Direct() && t.route.Direct() && !t.lastEcho.IsZero() {
+			t.echoes, t.lastFull = 0, time.Time{}
+			t.next = minTime(t.next, now)
+		}
+	}
+}
+
+// widen leaves a route that full packets do not pass for one that is proven and
+// not known to be like that, if there is one: the spare, which shares the least
+// with it, or else the cheapest.
+func (e *Engine) widen(now time.Time, p *peer, cur *track) bool {
+	var found *track
+	for _, t := range p.tracks {
+		if t == cur || t.narrow() || e.unusable(now, t) || !t.proven(now, Background+Fresh) {
+			continue
+		}
+		if t.route == p.spare {
+			found = t
+			break
+		}
+		if found == nil || t.cost() < found.cost() {
+			found = t
+		}
+	}
+	if found == nil {
+		return false
+	}
+	cur.fail(now)
+	p.doubtKin(now, cur)
+	e.switchTo(now, p, found, "large packets lost")
+	return true
 }
 
 // best returns the route to use instead of the track not: the cheapest of those
@@ -122,7 +161,7 @@ func (e *Engine) chooseLine(now time.Time, hub *peer) {
 	if had && found != nil {
 		return
 	}
-	for _, p := range e.peers {
+	for _, p := range e.all {
 		switch {
 		case had && p.primary.Hub == hub.ID:
 			e.choose(now, p, "hub lost")
@@ -182,6 +221,9 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 	for _, t := range p.tracks {
 		if t == cur || t.misses > 0 || e.unusable(now, t) || now.Before(t.heldUntil) || !t.proven(now, Background+Fresh) {
 			continue
+		}
+		if !cur.narrow() && (t.narrow() || t.lastFull.IsZero() && !cur.lastFull.IsZero()) {
+			continue // full packets do not pass, or nobody has tried yet
 		}
 		if guess {
 			// A relay, or IPv4, often answers first: give the guess a moment.
@@ -265,24 +307,27 @@ func (e *Engine) chooseSpare(now time.Time, p *peer) {
 		p.spare = Route{}
 		return
 	}
-	if t := p.track(p.spare); t != nil && p.spare != p.primary && !e.unusable(now, t) {
-		if t.proven(now, Fresh) || !p.hedgeUntil.IsZero() {
-			return
-		}
+	kin := func(t *track) bool { return t.route.Direct() && p.primary.Direct() }
+	cur := p.track(p.spare)
+	if cur != nil && (cur.route == p.primary || e.unusable(now, cur)) {
+		cur = nil
+	}
+	if cur != nil && (!p.hedgeUntil.IsZero() || cur.proven(now, Fresh) && !kin(cur)) {
+		return
 	}
 	var found *track
 	for _, t := range p.tracks {
 		if t.route == p.primary || e.unusable(now, t) || !t.proven(now, Background+Fresh) {
 			continue
 		}
-		if t.route.Direct() && p.primary.Direct() && found != nil {
-			continue
-		}
-		if found == nil || found.route.Direct() && p.primary.Direct() || t.cost() < found.cost() {
+		if found == nil || kin(found) && !kin(t) || kin(found) == kin(t) && t.cost() < found.cost() {
 			found = t
 		}
 	}
-	if found == nil {
+	switch {
+	case cur != nil && cur.proven(now, Fresh) && (found == nil || kin(found)):
+		return // no better kind than what there is
+	case found == nil:
 		p.spare = Route{}
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,7 +20,7 @@ type Config struct {
 	// Random gives 64 random bits; for nonces, so it must be unpredictable.
 	Random func() uint64
 	// PadTo is the size, in bytes, of a probe that is as large as a full data
-	// packet; one in four probes of a route in use is. 0 for none.
+	// packet; 0 for none.
 	PadTo uint16
 }
 
@@ -30,8 +31,9 @@ type Engine struct {
 	secret [siphash.KeySize]byte // of the challenges
 
 	peers map[wire.ID]*peer
-	hubs  []*peer           // by ID
-	busy  map[wire.ID]*peer // awake, or to be probed for another reason; all hubs are
+	all   []*peer // the same, by ID: what is done in order can be done again
+	hubs  []*peer // of these, by ID
+	busy  []*peer // by ID: awake, or to be probed for another reason; all hubs are
 	local []netip.AddrPort
 	seen  map[wire.ID]sighting // by hub and family: what we look like from there
 
@@ -49,7 +51,6 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg:   cfg,
 		peers: make(map[wire.ID]*peer),
-		busy:  make(map[wire.ID]*peer),
 		seen:  make(map[wire.ID]sighting),
 	}
 	binary.BigEndian.PutUint64(e.secret[:8], cfg.Random())
@@ -91,28 +92,28 @@ func (e *Engine) SetPeers(now time.Time, peers []Peer) {
 		p.Peer = np
 		next[np.ID] = p
 	}
-	for id := range e.peers {
+	for id, p := range e.peers {
 		if next[id] == nil {
-			delete(e.busy, id)
+			e.rest(p)
 			delete(e.seen, id)
 		}
 	}
 	e.peers = next
+	e.all = slices.SortedFunc(maps.Values(next), byID)
 	e.hubs = e.hubs[:0]
-	for _, p := range e.peers {
+	for _, p := range e.all {
 		if p.Hub {
 			e.hubs = append(e.hubs, p)
 		}
 	}
-	slices.SortFunc(e.hubs, func(a, b *peer) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	for _, p := range e.peers {
+	for _, p := range e.all {
 		e.setTracks(now, p)
 	}
 	for _, h := range e.hubs { // first: routes lead through them
-		e.busy[h.ID] = h
+		e.attend(h)
 		e.chooseLine(now, h)
 	}
-	for _, p := range e.peers {
+	for _, p := range e.all {
 		if !p.primary.IsZero() && p.track(p.primary) == nil {
 			p.primary = Route{}
 		}
@@ -169,6 +170,7 @@ func (e *Engine) Moved(now time.Time) {
 // Traffic is when data was last exchanged with a peer. Zero times mean: never.
 type Traffic struct {
 	Tx      time.Time // sent
+	Bulk    time.Time // so much was sent at once that full packets were among it
 	Rx      time.Time // received by the primary
 	Other   Route     // the last other route that data was received by
 	OtherRx time.Time // and when
@@ -185,10 +187,13 @@ func (e *Engine) Traffic(now time.Time, id wire.ID, t Traffic) {
 	if t.Tx.After(p.lastTx) {
 		p.lastTx = t.Tx
 	}
+	if t.Bulk.After(p.lastBulk) {
+		p.lastBulk = t.Bulk
+	}
 	if t.Rx.After(p.lastRx) {
 		p.lastRx = t.Rx
 		p.suspect, p.left, p.calmed = false, false, 0
-		if !p.hedgeUntil.IsZero() && t.Rx.After(p.since) {
+		if cur := p.track(p.primary); !p.hedgeUntil.IsZero() && t.Rx.After(p.since) && (cur == nil || cur.fullMisses < 2) {
 			p.hedgeUntil = time.Time{}
 		}
 	}
@@ -222,7 +227,7 @@ func (e *Engine) leftBy(now time.Time, p *peer, r Route) {
 // wake starts to look after p.
 func (e *Engine) wake(now time.Time, p *peer) {
 	p.awake = true
-	e.busy[p.ID] = p
+	e.attend(p)
 	p.forget(now)
 	for _, t := range p.tracks {
 		t.tries = 0
@@ -231,16 +236,38 @@ func (e *Engine) wake(now time.Time, p *peer) {
 	e.choose(now, p, "traffic")
 }
 
-// Awake returns the peers whose traffic the engine wants to hear of, and of
-// each whether it wants to soon: data was exchanged within the last second.
-func (e *Engine) Awake(now time.Time) map[wire.ID]bool {
-	awake := make(map[wire.ID]bool, len(e.busy))
-	for id, p := range e.busy {
-		if p.awake {
-			awake[id] = now.Sub(p.lastTx) < Active || now.Sub(p.lastRx) < Active
+// Awake yields the peers whose traffic the engine wants to hear of, by ID, and
+// of each whether it wants to soon: data was exchanged within the last second.
+func (e *Engine) Awake(now time.Time) iter.Seq2[wire.ID, bool] {
+	return func(yield func(wire.ID, bool) bool) {
+		for _, p := range slices.Clone(e.busy) {
+			if p.awake && !yield(p.ID, now.Sub(p.lastTx) < Active || now.Sub(p.lastRx) < Active) {
+				return
+			}
 		}
 	}
-	return awake
+}
+
+// IsAwake says whether Awake would yield that peer.
+func (e *Engine) IsAwake(id wire.ID) bool {
+	p := e.peers[id]
+	return p != nil && p.awake
+}
+
+func byID(a, b *peer) int { return bytes.Compare(a.ID[:], b.ID[:]) }
+
+// attend makes Advance look after p.
+func (e *Engine) attend(p *peer) {
+	if i, ok := slices.BinarySearchFunc(e.busy, p, byID); !ok {
+		e.busy = slices.Insert(e.busy, i, p)
+	}
+}
+
+// rest ends that.
+func (e *Engine) rest(p *peer) {
+	if i, ok := slices.BinarySearchFunc(e.busy, p, byID); ok {
+		e.busy = slices.Delete(e.busy, i, i+1)
+	}
 }
 
 // RTT is how long the route in use for a peer takes; false when it was not proven

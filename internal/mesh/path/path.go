@@ -34,6 +34,13 @@
 //
 // so that neither an idle minute nor a one-way stream is taken for a break, and
 // a broken path costs some 0.2 s.
+//
+// Some paths pass small packets and drop full ones. So the primary is probed
+// with full packets too, every FullElse, and every FullBulk while there is much
+// to send. Two of these unanswered in a row: data goes by the spare as well.
+// Four: the route is narrow, and left for one that is proven; it is not used
+// again before it echoes a full probe. No route takes the place of one that
+// passes full packets before it has passed one itself.
 package path
 
 import (
@@ -188,6 +195,13 @@ const (
 	// kept without any sign of life.
 	Forget = 5 * time.Minute
 
+	// FullBulk and FullElse are how often the primary of an awake peer is probed
+	// with a full packet: while there is much to send to it, and else.
+	FullBulk = Active / 4
+	FullElse = 4 * Active
+	// bulkFor is how long after the last of much.
+	bulkFor = 2 * time.Second
+
 	// settled is how long a route that works is kept before one is taken that
 	// is only faster.
 	settled = 10 * time.Second
@@ -198,6 +212,7 @@ const (
 
 	missesDead = 3 // and silence
 	missesHard = 6 // whatever is heard: the path works one way only
+	missesFull = 4 // of probes as large as a full packet, though small ones pass
 	echoesGood = 3 // in a row, before a route replaces one that works
 
 	maxLearned    = 24 // addresses kept per peer beyond the fixed ones

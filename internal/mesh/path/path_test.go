@@ -395,3 +395,40 @@ func TestRTT(t *testing.T) {
 		t.Error("a stranger's is known")
 	}
 }
+
+// TestFullPacketsLost: a route that small packets pass and full ones do not is
+// left within a second while there is much to send, and not returned to before
+// it passes them again.
+func TestFullPacketsLost(t *testing.T) {
+	r := newRig(t)
+	r.e.cfg.PadTo = 1312
+	r.e.SetPeers(r.now, fleetOf())
+	direct, narrow := Route{Addr: at("198.51.100.2:1")}, false
+	answer := func(s Send) bool {
+		return s.Route != direct || !narrow || s.Message.(wire.Probe).Size == wire.ProbeSize
+	}
+	flow := func(d time.Duration) {
+		for end := r.now.Add(d); r.now.Before(end); {
+			r.e.Traffic(r.now, hubB, Traffic{Tx: r.now, Bulk: r.now, Rx: r.now})
+			r.run(40*time.Millisecond, answer)
+		}
+	}
+	flow(20 * time.Second)
+	if got := r.use[hubB]; got.Route != direct || got.Spare.Direct() || got.Spare.IsZero() {
+		t.Fatalf("uses %+v, want the direct route and a relay to spare", got)
+	}
+	narrow = true
+	flow(time.Second)
+	if got := r.use[hubB].Route; got.Direct() {
+		t.Errorf("a second later it still goes by %v", got)
+	}
+	flow(2 * time.Minute)
+	if got := r.use[hubB].Route; got.Direct() {
+		t.Errorf("went back to %v, which only small packets pass", got)
+	}
+	narrow = false
+	flow(30 * time.Second)
+	if got := r.use[hubB].Route; got != direct {
+		t.Errorf("30 s after full packets pass again it goes by %v", got)
+	}
+}

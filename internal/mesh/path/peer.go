@@ -26,6 +26,7 @@ type peer struct {
 	// Traffic.
 	awake          bool
 	lastTx, lastRx time.Time // of data; Rx by the primary only
+	lastBulk       time.Time // of much data sent at once
 	other          Route     // the last other route that data came by
 	otherRx        time.Time // and when
 	suspect        bool

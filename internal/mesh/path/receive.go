@@ -75,7 +75,7 @@ func (e *Engine) ping(now time.Time, from Source, p *peer, m wire.Probe) {
 	switch {
 	case (p.awake || now.Before(p.punchUntil)) && !t.proven(now, Background):
 		t.next = minTime(t.next, now) // open our side as well
-		e.busy[p.ID] = p
+		e.attend(p)
 	case p.awake && from.Route != p.primary && m.Flags&wire.Primary != 0:
 		e.doubt(now, p) // the peer left the route we use: does it still work?
 	}
@@ -220,7 +220,7 @@ func (e *Engine) Meet(now time.Time, sender wire.ID, from Source) {
 	t := p.learn(now, from.Route)
 	f := flight{nonce: e.nonce(), at: now}
 	t.flights = append(t.flights, f)
-	e.busy[p.ID] = p
+	e.attend(p)
 	e.send(p, from.Route, from.Local,
 		wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Size: wire.ProbeSize})
 }
@@ -239,7 +239,7 @@ func (e *Engine) Refuse(now time.Time, sender, about wire.ID) {
 
 // Drain tells all who rely on this node that it is about to stop.
 func (e *Engine) Drain(now time.Time) {
-	for _, p := range e.peers {
+	for _, p := range e.all {
 		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
 			e.send(p, Route{Addr: p.egress.Addr}, p.egress.Local, wire.Note{Stamp: p.stamp(e.epoch), Code: wire.Draining})
 		}

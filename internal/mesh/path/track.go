@@ -21,6 +21,12 @@ type track struct {
 	misses    int       // in a row
 	missSince time.Time // when the first of these misses was sent
 
+	// Of probes as large as a full packet: a route that passes small ones only is
+	// of no use for much.
+	fullSent   time.Time
+	lastFull   time.Time // when one was answered; zero: never
+	fullMisses int       // in a row
+
 	srtt, rttvar time.Duration    // RFC 6298; 0: no sample yet
 	recent       [8]time.Duration // round trips, newest first; 0: none
 	outcomes     uint32           // bit set: lost; newest lowest
@@ -33,7 +39,7 @@ type track struct {
 type flight struct {
 	nonce  uint64
 	at     time.Time
-	padded bool // as large as a full packet: says nothing about small ones
+	full   bool // as large as a full packet: its loss says nothing about small ones
 	missed bool // given up, but still recognized should its answer come
 }
 
@@ -58,6 +64,7 @@ func (t *track) echoed(now time.Time, f flight) {
 		t.srtt, t.outcomes, t.samples = 0, 0, 0
 		t.flights = t.flights[:0]
 		t.recent = [8]time.Duration{}
+		t.lastFull, t.fullMisses = time.Time{}, 0
 	}
 	copy(t.recent[1:], t.recent[:])
 	t.recent[0] = rtt
@@ -67,9 +74,12 @@ func (t *track) echoed(now time.Time, f flight) {
 		t.rttvar += (abs(t.srtt-rtt) - t.rttvar) / 4
 		t.srtt += (rtt - t.srtt) / 8
 	}
-	if f.missed {
+	switch {
+	case f.full:
+		t.lastFull, t.fullMisses = now, 0
+	case f.missed:
 		t.outcomes &= t.outcomes - 1 // one loss less
-	} else {
+	default:
 		t.record(0)
 	}
 	t.lastEcho, t.heard = now, now
@@ -79,10 +89,11 @@ func (t *track) echoed(now time.Time, f flight) {
 
 // missed books a flight that was given up.
 func (t *track) missed(f flight) {
-	t.record(1)
-	if f.padded {
+	if f.full {
+		t.fullMisses++
 		return
 	}
+	t.record(1)
 	if t.misses == 0 || f.at.Before(t.missSince) {
 		t.missSince = f.at
 	}
@@ -137,11 +148,18 @@ func (t *track) waiting() (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// asked says whether an answer is awaited.
+// asked says whether the answer to a small probe is awaited.
 func (t *track) asked() bool {
-	_, ok := t.waiting()
-	return ok
+	for _, f := range t.flights {
+		if !f.missed && !f.full {
+			return true
+		}
+	}
+	return false
 }
+
+// narrow says whether full packets do not pass.
+func (t *track) narrow() bool { return t.fullMisses >= missesFull }
 
 // fail puts the route into hold-down.
 func (t *track) fail(now time.Time) {
@@ -176,9 +194,15 @@ func (t *track) cost() float64 {
 	case t.route.Addr.Addr().Is4():
 		ms++
 	}
+	if t.narrow() {
+		ms += narrowCost
+	}
 	loss := t.loss()
 	return ms + 1000*max(loss-0.05, 0)
 }
+
+// narrowCost is more than any detour takes.
+const narrowCost = 1000
 
 func abs(d time.Duration) time.Duration {
 	if d < 0 {

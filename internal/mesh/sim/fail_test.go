@@ -23,61 +23,6 @@ func between(from, to []*Node) func(Packet) bool {
 	return func(p Packet) bool { return has(from, p, true) && has(to, p, false) }
 }
 
-// TestDirectLost cuts a direct path, all families at once, while the machines
-// ping each other.
-func TestDirectLost(t *testing.T) {
-	for seed := range uint64(10) {
-		c := newCats(seed)
-		s := c.cosmo.Ping(c.miki, 50*time.Millisecond)
-		c.Run(20*time.Second + time.Duration(seed)*41*time.Millisecond)
-		a, b := between([]*Node{c.cosmo}, []*Node{c.miki}), between([]*Node{c.miki}, []*Node{c.cosmo})
-		c.Drop = func(p Packet) bool { return a(p) || b(p) }
-		c.Run(20 * time.Second)
-		if gap := s.Gap(c.Now()); gap > 500*time.Millisecond {
-			t.Errorf("seed %d: silent for %v", seed, gap)
-		}
-		if got := c.cosmo.Path(c.miki).Route.Kind(); got != fleet.PathRelayed {
-			t.Errorf("seed %d: goes %s, want a relay", seed, got)
-		}
-		// It comes back: direct again within a minute, without a gap.
-		c.Drop = nil
-		back, ok := c.RunUntil(time.Minute, func() bool {
-			return c.cosmo.Path(c.miki).Route.Direct() && c.miki.Path(c.cosmo).Route.Direct()
-		})
-		if !ok {
-			t.Errorf("seed %d: not direct again after %v", seed, back)
-		}
-		c.Run(time.Second)
-		if gap := s.Gap(c.Now()); gap > 500*time.Millisecond {
-			t.Errorf("seed %d: silent for %v on the way back", seed, gap)
-		}
-	}
-}
-
-// TestOneWay cuts one direction only. Data still arrives by the path, and must
-// not be taken for a sign that it works.
-func TestOneWay(t *testing.T) {
-	for seed := range uint64(10) {
-		c := newCats(seed)
-		there, back := c.cosmo.Ping(c.miki, 50*time.Millisecond), c.miki.Ping(c.cosmo, 70*time.Millisecond)
-		c.Run(20*time.Second + time.Duration(seed)*41*time.Millisecond)
-		c.Drop = between([]*Node{c.cosmo}, []*Node{c.miki})
-		changes := len(c.cosmo.Changes)
-		c.Run(2 * time.Minute)
-		for name, s := range map[string]*Stream{"cosmo to miki": there, "miki to cosmo": back} {
-			if gap := s.Gap(c.Now()); gap > time.Second {
-				t.Errorf("seed %d: %s silent for %v", seed, name, gap)
-			}
-		}
-		if got := c.cosmo.Path(c.miki).Route.Kind(); got != fleet.PathRelayed {
-			t.Errorf("seed %d: cosmo sends %s, want by a relay", seed, got)
-		}
-		if n := len(c.cosmo.Changes) - changes; n > 6 {
-			t.Errorf("seed %d: %d changes of path in two minutes", seed, n)
-		}
-	}
-}
-
 // TestLossy loses 30 % on the direct path: the relay is better.
 func TestLossy(t *testing.T) {
 	c := newCats(3)
@@ -100,19 +45,6 @@ func TestLossy(t *testing.T) {
 	c.Drop = nil
 	if back, ok := c.RunUntil(3*time.Minute, func() bool { return c.cosmo.Path(c.miki).Route.Direct() }); !ok {
 		t.Errorf("not direct again %v after the loss ended", back)
-	}
-}
-
-// TestLargePacketsLost: small packets pass the direct path, full ones do not.
-func TestLargePacketsLost(t *testing.T) {
-	c := newCats(3)
-	c.cosmo.Ping(c.miki, 50*time.Millisecond)
-	c.Run(20 * time.Second)
-	a, b := between([]*Node{c.cosmo}, []*Node{c.miki}), between([]*Node{c.miki}, []*Node{c.cosmo})
-	c.Drop = func(p Packet) bool { return (a(p) || b(p)) && len(p.Data) > 1000 }
-	took, ok := c.RunUntil(time.Minute, func() bool { return !c.cosmo.Path(c.miki).Route.Direct() })
-	if !ok {
-		t.Errorf("still direct after %v", took)
 	}
 }
 
@@ -196,7 +128,7 @@ func TestOneWayStream(t *testing.T) {
 	var tick func()
 	tick = func() {
 		if !stop {
-			c.cosmo.sendData(c.miki.id, packet(0, 0, true, c.cosmo.id)) // an answer to nobody's question
+			c.cosmo.sendData(c.miki.id, packet(0, 0, oneWay, c.cosmo.id, smallData)) // wants no answer
 			c.After(10*time.Millisecond, tick)
 		}
 	}

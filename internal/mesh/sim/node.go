@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,6 +13,9 @@ import (
 
 // Port is the mesh's, on every machine.
 const Port = 51877
+
+// padTo is as large as a full packet at an MTU of 1280, with what WireGuard adds.
+const padTo = 1280 + 32
 
 // lookEvery is how often an agent looks at traffic that flows.
 const lookEvery = 40 * time.Millisecond
@@ -38,7 +40,13 @@ type Node struct {
 	peers   map[wire.ID]*traffic
 	advance time.Time // when it will next
 
-	pings map[uint64]*Stream
+	streams map[uint64]listener
+	asleep  bool
+	slept   time.Duration // what its clock, which stands still meanwhile, does not know of
+	// Refuse, if set, says what this machine does not send: its own firewall
+	// answers EPERM.
+	Refuse func(to netip.AddrPort) bool
+
 	// Changes are the switches of path, for people.
 	Changes []Change
 }
@@ -56,13 +64,14 @@ type traffic struct {
 	use     path.Use
 	line    path.Line
 	counter uint64
+	quiet   bool // the engine wants to be told of the next data
 	path.Traffic
 }
 
 // Machine adds a machine to a network, with an agent that is not started. A hub
 // has fixed endpoints at its addresses.
 func (w *World) Machine(name string, net *Network, hub bool, addrs ...netip.Addr) *Node {
-	n := &Node{w: w, Name: name, net: net, addrs: addrs, hub: hub, pings: make(map[uint64]*Stream)}
+	n := &Node{w: w, Name: name, net: net, addrs: addrs, hub: hub, streams: make(map[uint64]listener)}
 	for i := range n.key {
 		n.key[i] = byte(w.random.Uint64())
 	}
@@ -102,7 +111,7 @@ func (w *World) All() []*Node {
 func (n *Node) start() {
 	n.up = true
 	n.run++
-	n.engine = path.New(path.Config{Self: n.id, Random: n.w.random.Uint64, PadTo: 1312})
+	n.engine = path.New(path.Config{Self: n.id, Random: n.w.random.Uint64, PadTo: padTo})
 	n.relay = relay.New(n.engine.Epoch())
 	n.peers = make(map[wire.ID]*traffic)
 	n.advance = time.Time{}
@@ -127,12 +136,48 @@ func (n *Node) start() {
 	if n.hub {
 		n.relay.SetMembers(pairs)
 	}
-	var local []netip.AddrPort
+	n.engine.SetLocal(n.local())
+	n.engine.SetPeers(n.now(), peers)
+	n.work()
+}
+
+func (n *Node) local() (out []netip.AddrPort) {
 	for _, a := range n.addrs {
-		local = append(local, netip.AddrPortFrom(a, Port))
+		out = append(out, netip.AddrPortFrom(a, Port))
 	}
-	n.engine.SetLocal(local)
-	n.engine.SetPeers(n.w.now, peers)
+	return out
+}
+
+// noticedAfter is how long the agent takes to see that its machine's addresses
+// changed, or that it slept.
+const noticedAfter = time.Second
+
+// Move gives the machine other addresses, in the same network or another.
+func (n *Node) Move(net *Network, addrs ...netip.Addr) {
+	for _, a := range n.addrs {
+		delete(n.net.devices, a)
+	}
+	n.net, n.addrs = net, addrs
+	for _, a := range addrs {
+		net.devices[a] = n
+	}
+	n.w.After(noticedAfter, n.noticed)
+}
+
+// Suspend lets the machine sleep.
+func (n *Node) Suspend(d time.Duration) {
+	n.asleep = true
+	n.w.After(d, func() {
+		n.slept += d
+		n.asleep, n.advance = false, time.Time{}
+		n.work()
+		n.w.After(noticedAfter, n.noticed)
+	})
+}
+
+func (n *Node) noticed() {
+	n.engine.SetLocal(n.local())
+	n.engine.Moved(n.now())
 	n.work()
 }
 
@@ -141,7 +186,7 @@ func (n *Node) Stop() { n.up = false }
 
 // Drain stops the agent the way a service is stopped.
 func (n *Node) Drain() {
-	n.engine.Drain(n.w.now)
+	n.engine.Drain(n.now())
 	n.work()
 	run := n.run
 	n.w.After(300*time.Millisecond, func() {
@@ -151,27 +196,31 @@ func (n *Node) Drain() {
 	})
 }
 
+// now is the machine's own clock.
+func (n *Node) now() time.Time { return n.w.now.Add(-n.slept) }
+
 // work carries out decisions and advances the engine, now and when it is due.
 func (n *Node) work() {
-	if !n.up {
+	if !n.up || n.asleep {
 		return
 	}
 	n.carryOut()
 	soon := false
-	for id, flowing := range n.engine.Awake(n.w.now) {
+	for id, flowing := range n.engine.Awake(n.now()) {
 		t := n.peers[id]
-		n.engine.Traffic(n.w.now, id, t.Traffic)
+		n.engine.Traffic(n.now(), id, t.Traffic)
+		t.quiet = !flowing
 		soon = soon || flowing
 	}
-	next := n.engine.Advance(n.w.now)
+	next := n.engine.Advance(n.now())
 	n.carryOut()
-	if soon && next.Sub(n.w.now) > lookEvery {
-		next = n.w.now.Add(lookEvery)
+	if soon && next.Sub(n.now()) > lookEvery {
+		next = n.now().Add(lookEvery)
 	}
-	if !n.advance.After(n.w.now) || next.Before(n.advance) {
+	if !n.advance.After(n.now()) || next.Before(n.advance) {
 		n.advance = next
 		run := n.run
-		n.w.At(next, func() {
+		n.w.At(next.Add(n.slept), func() {
 			if n.run == run && n.advance.Equal(next) {
 				n.work()
 			}
@@ -184,7 +233,7 @@ func (n *Node) carryOut() {
 		switch d := d.(type) {
 		case path.Send:
 			if !n.sendFrame(d.Peer, d.Route, n.seal(d)) && d.Route.Direct() {
-				n.engine.Failed(n.w.now, d.Peer, d.Route)
+				n.engine.Failed(n.now(), d.Peer, d.Route)
 			}
 		case path.Use:
 			t := n.peers[d.Peer]
@@ -247,6 +296,9 @@ func (n *Node) sendFrame(id wire.ID, r path.Route, b []byte) bool {
 }
 
 func (n *Node) send(to netip.AddrPort, b []byte) bool {
+	if n.Refuse != nil && n.Refuse(to) {
+		return false
+	}
 	for _, a := range n.addrs {
 		if a.Is4() == to.Addr().Is4() {
 			n.w.Sent.Packets++
@@ -260,7 +312,7 @@ func (n *Node) send(to netip.AddrPort, b []byte) bool {
 
 // receive implements device.
 func (n *Node) receive(p Packet) {
-	if n.up && p.Dst.Port() == Port {
+	if n.up && !n.asleep && p.Dst.Port() == Port {
 		n.frame(p.Data, path.Source{Route: path.Route{Addr: p.Src}, Local: p.Dst.Addr()})
 	}
 }
@@ -276,21 +328,21 @@ func (n *Node) frame(b []byte, from path.Source) {
 		}
 		n.frame(payload, path.Source{Route: path.Route{Hub: f.Hub}})
 	case wire.Forward:
-		hop, f, verdict := n.relay.Forward(n.w.now, b)
+		hop, f, verdict := n.relay.Forward(n.now(), b)
 		switch verdict {
 		case relay.Sent:
 			n.send(hop.Addr, b)
 		case relay.Unknown:
-			n.engine.Meet(n.w.now, f.From, from)
+			n.engine.Meet(n.now(), f.From, from)
 			n.carryOut()
 		case relay.Unreachable:
-			n.engine.Refuse(n.w.now, f.From, f.To)
+			n.engine.Refuse(n.now(), f.From, f.To)
 			n.carryOut()
 		case relay.Drop, relay.Limited:
 		}
 	case wire.Ping, wire.Pong, wire.Call, wire.Notice:
 		if m, err := n.ring.Open(b); err == nil {
-			n.engine.Receive(n.w.now, from, m)
+			n.engine.Receive(n.now(), from, m)
 			n.work()
 		}
 	case wire.Foreign, wire.JoinRequest, wire.JoinReply:
@@ -304,110 +356,5 @@ func (n *Node) Path(to *Node) path.Use { return n.peers[to.id].use }
 func (n *Node) Proven(to *Node) bool {
 	v, ok := n.engine.View(to.id)
 	return ok && !v.Current().LastEcho.IsZero() && v.Current().Misses == 0 &&
-		n.w.now.Sub(v.Current().LastEcho) < path.Fresh
-}
-
-// Stream is a ping, as a user would run it: one packet every so often, each
-// answered.
-type Stream struct {
-	Sent, Answered int
-	sentAt         map[uint32]time.Time
-	answered       []time.Time // when those that were answered had been sent
-	begin          time.Time
-	stopped        bool
-}
-
-// data is 64 bytes that look like WireGuard's transport: type, an ID of the
-// stream, a number, and whether it is the answer.
-func packet(stream uint64, number uint32, answer bool, src wire.ID) []byte {
-	b := make([]byte, 96)
-	b[0] = 4
-	binary.BigEndian.PutUint64(b[8:], stream)
-	binary.BigEndian.PutUint32(b[16:], number)
-	if answer {
-		b[20] = 1
-	}
-	copy(b[24:], src[:])
-	return b
-}
-
-// Ping sends a packet to another machine at every interval, until it is
-// stopped.
-func (n *Node) Ping(to *Node, every time.Duration) *Stream {
-	s := &Stream{sentAt: make(map[uint32]time.Time), begin: n.w.now}
-	id := n.w.random.Uint64()
-	n.pings[id] = s
-	var tick func()
-	tick = func() {
-		if s.stopped {
-			return
-		}
-		s.Sent++
-		s.sentAt[uint32(s.Sent)] = n.w.now
-		if n.up {
-			n.sendData(to.id, packet(id, uint32(s.Sent), false, n.id))
-		}
-		n.w.After(every, tick)
-	}
-	tick()
-	return s
-}
-
-// Stop ends the stream.
-func (s *Stream) Stop() { s.stopped = true }
-
-// Gap is the longest time in which nothing that was sent was answered.
-func (s *Stream) Gap(end time.Time) time.Duration {
-	times := append([]time.Time{s.begin}, s.answered...)
-	times = append(times, end)
-	slices.SortFunc(times, time.Time.Compare)
-	var gap time.Duration
-	for i := 1; i < len(times); i++ {
-		gap = max(gap, times[i].Sub(times[i-1]))
-	}
-	return gap
-}
-
-func (n *Node) sendData(id wire.ID, b []byte) {
-	t := n.peers[id]
-	t.Tx = n.w.now
-	if awake, flowing := n.engine.Awake(n.w.now)[id]; !awake || !flowing {
-		n.engine.Traffic(n.w.now, id, t.Traffic)
-		n.work()
-	}
-	ok := n.sendFrame(id, t.use.Route, b)
-	if !t.use.Spare.IsZero() && (!ok || t.use.Hedge) {
-		n.sendFrame(id, t.use.Spare, b)
-	}
-}
-
-func (n *Node) data(b []byte, r path.Route) {
-	from := n.peers[wire.ID(b[24:])]
-	if from == nil {
-		return
-	}
-	if from.use.Route == r {
-		from.Rx = n.w.now
-	} else {
-		first := from.Rx.After(from.OtherRx)
-		from.Other, from.OtherRx = r, n.w.now
-		if first {
-			n.engine.Traffic(n.w.now, from.node.id, from.Traffic)
-			n.work()
-		}
-	}
-	stream, number := binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint32(b[16:])
-	if b[20] == 0 {
-		n.sendData(from.node.id, packet(stream, number, true, n.id))
-		return
-	}
-	s := n.pings[stream]
-	if s == nil {
-		return
-	}
-	if at, ok := s.sentAt[number]; ok { // a second copy counts once
-		delete(s.sentAt, number)
-		s.Answered++
-		s.answered = append(s.answered, at)
-	}
+		n.now().Sub(v.Current().LastEcho) < path.Fresh
 }
