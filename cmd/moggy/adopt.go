@@ -9,6 +9,7 @@ import (
 	"github.com/aymanbagabas/go-udiff"
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/config"
 	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/deploy"
@@ -36,19 +37,19 @@ Nothing is changed on the nodes: that is moggy apply's, afterwards.`,
 		Example: `  moggy adopt
   moggy adopt --lock
   moggy adopt ziggy --yes && git diff fleet.hcl`,
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if lost {
 				return a.adoptLock(cmd.Context(), args, yes)
 			}
-			d, done, err := a.deployment()
+			d, done, err := a.Deployment()
 			if err != nil {
 				return err
 			}
 			defer done()
 			seen, err := d.Observe(cmd.Context(), observeWithin)
 			if err != nil {
-				return interrupted(cmd.Context(), err)
+				return cli.Interrupted(cmd.Context(), err)
 			}
 			found, err := a.drifted(d, args, func(n fleet.NodeName) (*fleet.Observed, string) {
 				return seen[n].Seen, seen[n].Problem
@@ -61,7 +62,7 @@ Nothing is changed on the nodes: that is moggy apply's, afterwards.`,
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask before writing")
 	cmd.Flags().BoolVar(&lost, "lock", false, "write fleet.lock.hcl anew from what the nodes hold")
-	cmd.Flags().BoolVar(&a.acceptNew, "accept-new", false, "with --lock: take the nodes' host keys as they come")
+	cmd.Flags().BoolVar(&a.AcceptNew, "accept-new", false, "with --lock: take the nodes' host keys as they come")
 	return cmd
 }
 
@@ -133,26 +134,26 @@ func (o *adoption) take(f *fleet.Fleet, node fleet.NodeName, drift fleet.Drift, 
 // adopt writes what was found, having shown it and asked.
 func (a *app) adopt(found adoption, yes bool) error {
 	for _, line := range found.lines {
-		fmt.Fprintln(a.stderr, line)
+		fmt.Fprintln(a.Stderr, line)
 	}
-	if a.json {
-		if err := a.printJSON(map[string]any{"version": 1, "found": slices.Concat([]string{}, found.lines), "operators": slices.Concat([]fleet.Operator{}, found.more)}); err != nil {
+	if a.JSON {
+		if err := a.PrintJSON(map[string]any{"version": 1, "found": slices.Concat([]string{}, found.lines), "operators": slices.Concat([]fleet.Operator{}, found.more)}); err != nil {
 			return err
 		}
 	}
 	if len(found.more) == 0 {
-		fmt.Fprintln(a.stderr, "Nothing to adopt.")
+		fmt.Fprintln(a.Stderr, "Nothing to adopt.")
 		return nil
 	}
 	src, out, err := a.withOperators(found.more)
 	if err != nil {
 		return err
 	}
-	if !a.json {
-		fmt.Fprint(a.stdout, udiff.Unified(src.Name, src.Name, string(src.Content), string(out)))
+	if !a.JSON {
+		fmt.Fprint(a.Stdout, udiff.Unified(src.Name, src.Name, string(src.Content), string(out)))
 	}
 	if !yes {
-		ok, err := a.confirm("Write it to "+src.Name+"?", "--yes")
+		ok, err := a.Confirm("Write it to "+src.Name+"?", "--yes")
 		if err != nil {
 			return err
 		}
@@ -160,17 +161,17 @@ func (a *app) adopt(found adoption, yes bool) error {
 			return errors.New("not written, nothing was changed")
 		}
 	}
-	if err := replaceFile(src.Name, out); err != nil {
+	if err := cli.ReplaceFile(src.Name, out); err != nil {
 		return err
 	}
-	fmt.Fprintln(a.stderr, "Written. Next: moggy apply")
+	fmt.Fprintln(a.Stderr, "Written. Next: moggy apply")
 	return nil
 }
 
 // withOperators is the file that has the fleet block, and its text with more
 // operators, which reads without a mistake.
 func (a *app) withOperators(more []fleet.Operator) (source.Text, []byte, error) {
-	sources, err := a.readSources()
+	sources, err := a.ReadSources()
 	if err != nil {
 		return source.Text{}, nil, err
 	}
@@ -185,7 +186,7 @@ func (a *app) withOperators(more []fleet.Operator) (source.Text, []byte, error) 
 		changed := slices.Clone(sources)
 		changed[i].Content = out
 		if _, diags := config.Parse(changed); diags.Mistakes() > 0 {
-			return src, nil, a.tell(diags)
+			return src, nil, a.Tell(diags)
 		}
 		return src, out, nil
 	}

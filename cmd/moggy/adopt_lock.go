@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/config/lock"
 	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -22,16 +23,16 @@ func (a *app) adoptLock(ctx context.Context, args []string, yes bool) error {
 	if len(args) > 0 {
 		return hint.New("adopt --lock asks every node", "moggy adopt --lock")
 	}
-	f, err := a.loadFleet()
+	f, err := a.LoadFleet()
 	if err != nil {
 		return err
 	}
-	name := lockName(a.files[0])
+	name := cli.LockName(a.Files[0])
 	if err := a.lockIsLost(name); err != nil {
 		return err
 	}
 	var made *fleet.Lock
-	d, done, err := a.open(f, func(l *fleet.Lock) error { made = l.Clone(); return nil })
+	d, done, err := a.NewDeployment(f, func(l *fleet.Lock) error { made = l.Clone(); return nil })
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (a *app) adoptLock(ctx context.Context, args []string, yes bool) error {
 	}
 	failed, err := d.Recover(ctx)
 	if err != nil {
-		return interrupted(ctx, err)
+		return cli.Interrupted(ctx, err)
 	}
 	known := 0
 	for _, n := range made.Nodes {
@@ -49,12 +50,12 @@ func (a *app) adoptLock(ctx context.Context, args []string, yes bool) error {
 			known++
 		}
 	}
-	fmt.Fprintf(a.stderr, "%d of %d nodes are known again, on generation %d at the most.\n", known, len(f.Nodes), made.Generation)
+	fmt.Fprintf(a.Stderr, "%d of %d nodes are known again, on generation %d at the most.\n", known, len(f.Nodes), made.Generation)
 	for _, node := range slices.Sorted(maps.Keys(failed)) {
-		fmt.Fprintf(a.stderr, "moggy: note:  %s could not be asked; its host key is asked for when it can: %v\n", node, failed[node])
+		fmt.Fprintf(a.Stderr, "moggy: note:  %s could not be asked; its host key is asked for when it can: %v\n", node, failed[node])
 	}
 	if !yes {
-		ok, err := a.confirm("Write "+name+"?", "--yes")
+		ok, err := a.Confirm("Write "+name+"?", "--yes")
 		if err != nil {
 			return err
 		}
@@ -67,7 +68,7 @@ func (a *app) adoptLock(ctx context.Context, args []string, yes bool) error {
 
 // lockIsLost refuses to replace a lock that can be read.
 func (a *app) lockIsLost(name string) error {
-	content, err := readFile(name)
+	content, err := cli.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -92,11 +93,11 @@ func (a *app) replaceLock(name string, next *fleet.Lock) error {
 		if err := os.Rename(name, kept); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stderr, "The damaged one is %s now.\n", kept)
+		fmt.Fprintf(a.Stderr, "The damaged one is %s now.\n", kept)
 	}
-	if err := replaceFile(name, text); err != nil {
+	if err := cli.ReplaceFile(name, text); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "Written: %s. Next: moggy plan\n", name)
+	fmt.Fprintf(a.Stderr, "Written: %s. Next: moggy plan\n", name)
 	return nil
 }

@@ -41,7 +41,7 @@ read again, and needs no name server, no operator and no other node. What it
 knows is at /run/moggy/agent.sock; wg(8) shows the interface as well.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opt.Log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+			opt.Log = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 			return runAgent(cmd.Context(), opt)
 		},
 	}

@@ -2,30 +2,21 @@ package main
 
 import (
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
-	screen "github.com/moggyfleet/moggy/internal/term"
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/labcmd"
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/nodecmd"
+	"github.com/moggyfleet/moggy/internal/deploy/node"
 )
 
-// app is what every subcommand is given: where to read and write, and the
-// flags they share.
-type app struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-
-	files  []string // --file: the fleet's description
-	json   bool     // --json
-	noLive bool     // --plain
-
-	acceptNew bool // --accept-new: take unknown host keys as they come
-}
+// app is what every subcommand of this package is given.
+type app struct{ *cli.App }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
-	return &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	return &app{cli.New(version, stdin, stdout, stderr)}
 }
 
 func newRootCommand(a *app) *cobra.Command {
@@ -48,9 +39,9 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetIn(a.stdin)
-	root.SetOut(a.stdout)
-	root.SetErr(a.stderr)
+	root.SetIn(a.Stdin)
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
 	flags := root.PersistentFlags()
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "fleet" { // what one may well try
@@ -58,16 +49,16 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 		}
 		return pflag.NormalizedName(name)
 	})
-	flags.StringArrayVarP(&a.files, "file", "f", []string{"fleet.hcl"}, "the fleet's `file`; give it again for more than one")
-	flags.BoolVar(&a.json, "json", false, "print the result as one JSON document")
-	flags.BoolVar(&a.noLive, "plain", false, "plain lines instead of a live screen")
+	flags.StringArrayVarP(&a.Files, "file", "f", []string{"fleet.hcl"}, "the fleet's `file`; give it again for more than one")
+	flags.BoolVar(&a.JSON, "json", false, "print the result as one JSON document")
+	flags.BoolVar(&a.Plain, "plain", false, "plain lines instead of a live screen")
 	groups := []struct {
 		title    string
 		commands []*cobra.Command
 	}{
 		{"The file:", []*cobra.Command{newInitCommand(a), newCheckCommand(a), newFmtCommand(a)}},
 		{"The fleet:", []*cobra.Command{newPlanCommand(a), newApplyCommand(a), newRollbackCommand(a), newStatusCommand(a), newDoctorCommand(a), newHistoryCommand(a), newAdoptCommand(a), newSSHCommand(a), newTokenCommand(a), newJoinCommand(a), newForgetCommand(a), newLeaveCommand(a)}},
-		{"To rehearse:", []*cobra.Command{newLabCommand(a)}},
+		{"To rehearse:", []*cobra.Command{labcmd.New(a.App)}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
@@ -76,29 +67,6 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(a), newAgentCommand(a), newNodeCommand(a))
+	root.AddCommand(newVersionCommand(a), newAgentCommand(a), nodecmd.New(a.App, node.Systemctl{Run: node.RunCommand}))
 	return root
-}
-
-// terminal returns the file behind w if it is a terminal.
-func terminal(w io.Writer) (*os.File, bool) {
-	f, ok := w.(*os.File)
-	return f, ok && term.IsTerminal(int(f.Fd()))
-}
-
-// palette colours what goes to w: only on a terminal, never where NO_COLOR is
-// set (no-color.org).
-func (a *app) palette(w io.Writer) screen.Palette {
-	_, tty := terminal(w)
-	return screen.NewPalette(tty && os.Getenv("NO_COLOR") == "")
-}
-
-// board shows progress on stderr for the names.
-func (a *app) board(names ...string) *screen.Board {
-	f, live := terminal(a.stderr)
-	columns := 0
-	if live {
-		columns, _, _ = term.GetSize(int(f.Fd()))
-	}
-	return screen.NewBoard(a.stderr, live && !a.noLive, columns, a.palette(a.stderr), names...)
 }

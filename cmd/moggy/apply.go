@@ -13,15 +13,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/plan"
 	"github.com/moggyfleet/moggy/internal/plan/rollout"
 )
-
-// exitInterrupted is what a shell makes of a Ctrl-C: 128 and SIGINT.
-const exitInterrupted exitCode = 130
 
 // applyFlags are the operator's choices.
 type applyFlags struct {
@@ -75,8 +73,8 @@ if nothing moved on meanwhile: neither the file, nor the lock, nor any node.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.apply(cmd.Context(), f, args)
 			if err != nil && cmd.Context().Err() != nil {
-				report(a.stderr, interrupted(cmd.Context(), err))
-				return exitInterrupted
+				cli.Report(a.Stderr, cli.Interrupted(cmd.Context(), err))
+				return cli.ExitInterrupted
 			}
 			return err
 		},
@@ -86,7 +84,7 @@ if nothing moved on meanwhile: neither the file, nor the lock, nor any node.`,
 	flags.BoolVar(&f.noDiff, "no-diff", false, "name the files that change, without their differences")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show the plan and the order it would take, and change nothing")
 	flags.BoolVar(&f.downgrade, "downgrade", false, "let nodes go from a newer moggy to yours")
-	flags.BoolVar(&a.acceptNew, "accept-new", false, "take the host keys of new machines as they come")
+	flags.BoolVar(&a.AcceptNew, "accept-new", false, "take the host keys of new machines as they come")
 	a.rolloutFlags(cmd, &f)
 	return cmd
 }
@@ -100,7 +98,7 @@ func (a *app) rolloutFlags(cmd *cobra.Command, f *applyFlags) {
 func (a *app) nodeFlag(cmd *cobra.Command, nodes *[]string) {
 	cmd.Flags().StringArrayVar(nodes, "node", nil, "only this `node` changes, also where the others can hardly spare it; give it again for more")
 	err := cmd.RegisterFlagCompletionFunc("node", func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
-		return a.completeNode(cmd, nil, part)
+		return a.CompleteNode(cmd, nil, part)
 	})
 	if err != nil {
 		panic(err) // the flag was named just above
@@ -110,7 +108,7 @@ func (a *app) nodeFlag(cmd *cobra.Command, nodes *[]string) {
 func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 	started := time.Now()
 	o := f.options()
-	d, done, err := a.deployment()
+	d, done, err := a.Deployment()
 	if err != nil {
 		return err
 	}
@@ -131,8 +129,8 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 	if err := a.showPlan(p, !f.noDiff && !f.yes); err != nil {
 		return err
 	}
-	if f.dryRun && !a.json {
-		if err := p.WriteOrder(a.stdout, a.palette(a.stdout)); err != nil {
+	if f.dryRun && !a.JSON {
+		if err := p.WriteOrder(a.Stdout, a.Palette(a.Stdout)); err != nil {
 			return err
 		}
 	}
@@ -141,7 +139,7 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 		return away(p)
 	}
 	if !f.yes {
-		ok, err := a.confirm("Carry it out?", "--yes")
+		ok, err := a.Confirm("Carry it out?", "--yes")
 		if err != nil {
 			return err
 		}
@@ -156,7 +154,7 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 	if err := away(p); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "Done in %.1f s.\n", time.Since(started).Seconds())
+	fmt.Fprintf(a.Stderr, "Done in %.1f s.\n", time.Since(started).Seconds())
 	a.tellJoin(p)
 	return nil
 }
@@ -167,7 +165,7 @@ func (a *app) watched(ctx context.Context, o deploy.Options) deploy.Options {
 	o.Kill = kill
 	o.Told = func(underWay []fleet.NodeName) {
 		if len(underWay) > 0 {
-			fmt.Fprintf(a.stderr, "Nothing new begins. Under way, and waited for: %v. Ctrl-C again leaves them to end by themselves.\n", underWay)
+			fmt.Fprintf(a.Stderr, "Nothing new begins. Under way, and waited for: %v. Ctrl-C again leaves them to end by themselves.\n", underWay)
 		}
 		again := make(chan os.Signal, 1)
 		signal.Notify(again, os.Interrupt, syscall.SIGTERM)
@@ -183,7 +181,7 @@ func (a *app) watched(ctx context.Context, o deploy.Options) deploy.Options {
 func (a *app) tellJoin(p *plan.Plan) {
 	for _, n := range p.Nodes {
 		if n.Action == plan.ActionJoin {
-			fmt.Fprintf(a.stderr, "Next, for %s, which nobody can reach: moggy token %s\n", n.Node, n.Node)
+			fmt.Fprintf(a.Stderr, "Next, for %s, which nobody can reach: moggy token %s\n", n.Node, n.Node)
 		}
 	}
 }
@@ -192,7 +190,7 @@ func (a *app) tellJoin(p *plan.Plan) {
 func (a *app) tellGone(p *plan.Plan) {
 	for _, n := range p.Nodes {
 		if n.Action == plan.ActionRemove {
-			fmt.Fprintf(a.stderr, "%s left the fleet: the other nodes refuse it from now on. moggy, its key and what it "+
+			fmt.Fprintf(a.Stderr, "%s left the fleet: the other nodes refuse it from now on. moggy, its key and what it "+
 				"was given stay on the machine; to clean it, there: moggy leave\n", n.Node)
 		}
 	}
@@ -205,9 +203,9 @@ func (a *app) stopped(err error) error {
 	if !errors.As(err, &s) {
 		return err
 	}
-	fmt.Fprintln(a.stderr, "Where the nodes stand:")
+	fmt.Fprintln(a.Stderr, "Where the nodes stand:")
 	for _, line := range s.Summary() {
-		fmt.Fprintf(a.stderr, "  %s\n", line)
+		fmt.Fprintf(a.Stderr, "  %s\n", line)
 	}
 	for name := range s.Failed {
 		err = hint.Wrap(err, "look at it: moggy doctor %s, or moggy ssh %s -- journalctl -u 'moggy-*' -n 50", name, name)

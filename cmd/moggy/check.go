@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/config"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -33,12 +34,12 @@ Exit codes: 0 no mistake, 1 mistakes.`,
 }
 
 func (a *app) check() error {
-	sources, err := a.readSources()
+	sources, err := a.ReadSources()
 	if err != nil {
 		return err
 	}
 	f, diags := config.Parse(sources)
-	lock, lockDiags, err := a.readLock()
+	lock, lockDiags, err := a.ReadLock()
 	if err != nil {
 		return err
 	}
@@ -46,19 +47,19 @@ func (a *app) check() error {
 	if f != nil && lock != nil {
 		diags = append(diags, lock.Check(f)...)
 	}
-	if a.json {
-		if _, err := a.stdout.Write(diags.JSON()); err != nil {
+	if a.JSON {
+		if _, err := a.Stdout.Write(diags.JSON()); err != nil {
 			return err
 		}
 		if diags.Mistakes() > 0 {
-			return exitCode(1)
+			return cli.ExitCode(1)
 		}
 		return nil
 	}
-	if err := a.tell(diags); err != nil {
+	if err := a.Tell(diags); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, summary(f))
+	_, err = fmt.Fprintln(a.Stdout, summary(f))
 	return err
 }
 

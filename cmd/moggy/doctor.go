@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy"
 	transport "github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/doctor"
@@ -31,7 +32,7 @@ Exit codes: 0 nothing failed (there may be warnings), 1 something did.`,
 		Example: `  moggy doctor
   moggy doctor bianco
   moggy doctor --json | jq '.verdict'`,
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, names, done, err := a.doctor(args)
 			if err != nil {
@@ -42,13 +43,13 @@ Exit codes: 0 nothing failed (there may be warnings), 1 something did.`,
 			if err != nil {
 				return err
 			}
-			if a.json {
-				err = a.printJSON(report)
+			if a.JSON {
+				err = a.PrintJSON(report)
 			} else {
-				err = report.Write(a.stdout, a.palette(a.stdout))
+				err = report.Write(a.Stdout, a.Palette(a.Stdout))
 			}
 			if err == nil && !report.Healthy {
-				return exitCode(1)
+				return cli.ExitCode(1)
 			}
 			return err
 		},
@@ -59,23 +60,23 @@ Exit codes: 0 nothing failed (there may be warnings), 1 something did.`,
 // itself: mistakes in the files have been told by then.
 func (a *app) doctor(args []string) (*deploy.Doctor, []fleet.NodeName, func(), error) {
 	d := &deploy.Doctor{
-		Fleet: &fleet.Fleet{}, Lock: &fleet.Lock{}, Moggy: version, By: whoami(), Now: time.Now,
+		Fleet: &fleet.Fleet{}, Lock: &fleet.Lock{}, Moggy: version, By: cli.Whoami(), Now: time.Now,
 		Broken: make(map[doctor.Name]doctor.Result),
 	}
 	broken := func(name doctor.Name, next, text string) {
 		d.Broken[name] = doctor.Result{Status: doctor.Failed, Text: text, Next: next}
 	}
-	f, err := a.loadFleet()
+	f, err := a.LoadFleet()
 	if err == nil {
 		d.Fleet = f
-		file, lockErr := a.loadLock(f)
+		file, lockErr := a.LoadLock(f)
 		if err = lockErr; err == nil {
 			d.Lock = file.Lock()
 		}
 	}
 	if err != nil {
 		text, next := err.Error(), "moggy check"
-		if _, told := err.(exitCode); told { //nolint:errorlint // it is never wrapped
+		if _, told := err.(cli.ExitCode); told { //nolint:errorlint // it is never wrapped
 			text = "the fleet's file, or its lock, has mistakes"
 		}
 		if hints := hint.All(err); len(hints) > 0 {
@@ -84,7 +85,7 @@ func (a *app) doctor(args []string) (*deploy.Doctor, []fleet.NodeName, func(), e
 		broken(doctor.Files, next, text)
 	}
 	done := func() {}
-	if d.SSH, err = transport.New(filepath.Dir(a.files[0])); err != nil {
+	if d.SSH, err = transport.New(filepath.Dir(a.Files[0])); err != nil {
 		next := ""
 		if hints := hint.All(err); len(hints) > 0 {
 			next = hints[0]
@@ -107,6 +108,6 @@ func (a *app) doctor(args []string) (*deploy.Doctor, []fleet.NodeName, func(), e
 			shown = append(shown, string(n.Name))
 		}
 	}
-	d.Progress = a.board(shown...)
+	d.Progress = a.Board(shown...)
 	return d, names, done, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/config"
 	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -33,7 +34,7 @@ Exit codes: 0 done, 1 a mistake, or with --check a file that is not in form.`,
 				return a.formatStdin(check)
 			}
 			if len(args) == 0 {
-				args = a.files
+				args = a.Files
 			}
 			return a.format(args, check)
 		},
@@ -48,7 +49,7 @@ func (a *app) format(names []string, check bool) error {
 	texts := make(map[string][]byte)
 	var diags source.Diagnostics
 	for _, name := range names {
-		content, err := readFile(name)
+		content, err := cli.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -59,48 +60,48 @@ func (a *app) format(names []string, check bool) error {
 			texts[name] = text
 		}
 	}
-	if err := a.tell(diags); err != nil {
+	if err := a.Tell(diags); err != nil {
 		return err
 	}
 	if !check {
 		for _, name := range changed {
-			if err := replaceFile(name, texts[name]); err != nil {
+			if err := cli.ReplaceFile(name, texts[name]); err != nil {
 				return err
 			}
 		}
 	}
-	if a.json {
-		if err := a.printJSON(map[string]any{"version": 1, "changed": changed}); err != nil {
+	if a.JSON {
+		if err := a.PrintJSON(map[string]any{"version": 1, "changed": changed}); err != nil {
 			return err
 		}
 	} else {
 		for _, name := range changed {
-			if _, err := fmt.Fprintln(a.stdout, name); err != nil {
+			if _, err := fmt.Fprintln(a.Stdout, name); err != nil {
 				return err
 			}
 		}
 	}
 	if check && len(changed) > 0 {
-		return exitCode(1)
+		return cli.ExitCode(1)
 	}
 	return nil
 }
 
 func (a *app) formatStdin(check bool) error {
-	content, err := io.ReadAll(io.LimitReader(a.stdin, source.MaxSize+1))
+	content, err := io.ReadAll(io.LimitReader(a.Stdin, source.MaxSize+1))
 	if err != nil {
 		return hint.Wrap(err, "give the text on stdin: moggy fmt - <FILE")
 	}
 	text, diags := config.Format(source.Text{Name: "stdin", Content: content})
-	if err := a.tell(diags); err != nil {
+	if err := a.Tell(diags); err != nil {
 		return err
 	}
 	if check {
 		if !bytes.Equal(text, content) {
-			return exitCode(1)
+			return cli.ExitCode(1)
 		}
 		return nil
 	}
-	_, err = a.stdout.Write(text)
+	_, err = a.Stdout.Write(text)
 	return err
 }

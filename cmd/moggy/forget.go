@@ -25,7 +25,7 @@ reach takes its place back with moggy token NODE --replace; one that is to go
 leaves by removing it from the file.`,
 		Example:           `  moggy forget cosmo && moggy apply`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.forget(fleet.NodeName(args[0]), yes)
 		},
@@ -35,11 +35,11 @@ leaves by removing it from the file.`,
 }
 
 func (a *app) forget(name fleet.NodeName, yes bool) error {
-	f, err := a.loadFleet()
+	f, err := a.LoadFleet()
 	if err != nil {
 		return err
 	}
-	file, err := a.loadLock(f)
+	file, err := a.LoadLock(f)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (a *app) forget(name fleet.NodeName, yes bool) error {
 			"a machine that was installed anew takes its place back: moggy token %s --replace", name)
 	}
 	if !yes {
-		ok, err := a.confirm(fmt.Sprintf("Forget the keys of %s, until the next apply meets it anew?", name), "--yes")
+		ok, err := a.Confirm(fmt.Sprintf("Forget the keys of %s, until the next apply meets it anew?", name), "--yes")
 		if err != nil {
 			return err
 		}
@@ -66,11 +66,11 @@ func (a *app) forget(name fleet.NodeName, yes bool) error {
 	}
 	entry.MeshKey, entry.HostKeys, entry.Generation, entry.Arch = fleet.Key{}, nil, 0, ""
 	lock.Put(entry)
-	if err := a.saveLock(file, lock); err != nil {
+	if err := a.SaveLock(file, lock); err != nil {
 		return err
 	}
 	a.tellCutOff(f, lock, name)
-	fmt.Fprintf(a.stderr, "Forgotten. Next: moggy apply, which meets %s as a new machine.\n", name)
+	fmt.Fprintf(a.Stderr, "Forgotten. Next: moggy apply, which meets %s as a new machine.\n", name)
 	return nil
 }
 
@@ -92,6 +92,6 @@ func (a *app) tellCutOff(f *fleet.Fleet, l *fleet.Lock, forgotten fleet.NodeName
 		}
 	}
 	for _, name := range alone {
-		fmt.Fprintf(a.stderr, "moggy: note:  %s was the only hub: on %s, moggy leave, then join again: moggy token %s --replace\n", forgotten, name, name)
+		fmt.Fprintf(a.Stderr, "moggy: note:  %s was the only hub: on %s, moggy leave, then join again: moggy token %s --replace\n", forgotten, name, name)
 	}
 }

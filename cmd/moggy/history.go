@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/status"
@@ -25,12 +26,12 @@ A commit with "+" behind it is one whose files had changes that were in none.`,
 		Example: `  moggy history
   moggy history ziggy -n 50
   moggy history --json | jq '.entries[] | select(.results[].kind == "went back")'`,
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return hint.New(fmt.Sprintf("-n %d: out of range", limit), "0 shows all there is")
 			}
-			d, done, err := a.deployment()
+			d, done, err := a.Deployment()
 			if err != nil {
 				return err
 			}
@@ -43,29 +44,22 @@ A commit with "+" behind it is one whose files had changes that were in none.`,
 				}
 				names = append(names, name)
 			}
-			d.Progress = quiet{}
+			d.Progress = cli.Quiet{}
 			turns, failed := d.History(cmd.Context(), names...)
 			if len(turns) == 0 && len(failed) > 0 {
-				return interrupted(cmd.Context(), failed)
+				return cli.Interrupted(cmd.Context(), failed)
 			}
 			h := status.Recount(d.Fleet.Name, turns, limit)
 			for name := range failed {
 				h.Silent = append(h.Silent, name)
 			}
 			slices.Sort(h.Silent)
-			if a.json {
-				return a.printJSON(h)
+			if a.JSON {
+				return a.PrintJSON(h)
 			}
-			return h.Write(a.stdout, a.palette(a.stdout), time.Now())
+			return h.Write(a.Stdout, a.Palette(a.Stdout), time.Now())
 		},
 	}
 	cmd.Flags().IntVarP(&limit, "number", "n", 20, "how many entries; 0 for all")
 	return cmd
 }
-
-// quiet is the Progress of what is over in a moment.
-type quiet struct{}
-
-func (quiet) Step(string, string) {}
-func (quiet) Done(string, string) {}
-func (quiet) Fail(string, error)  {}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/config"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -32,14 +33,14 @@ is never touched.`,
   moggy init -f home/fleet.hcl cats`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(a.files) != 1 {
+			if len(a.Files) != 1 {
 				return hint.New("init writes one file", "moggy init -f FILE")
 			}
-			name, err := fleetName(args, a.files[0])
+			name, err := fleetName(args, a.Files[0])
 			if err != nil {
 				return err
 			}
-			return a.init(a.files[0], name)
+			return a.init(a.Files[0], name)
 		},
 	}
 }
@@ -50,13 +51,13 @@ func (a *app) init(file string, name fleet.Name) error {
 		if errors.Is(err, fs.ErrExist) {
 			return hint.New(file+": exists already, and was left alone", "moggy check -f %s reads it; moggy init -f FILE writes another", file)
 		}
-		return plainPathError(file, err)
+		return cli.PlainPathError(file, err)
 	}
 	with := "without an operator: no public key in ~/.ssh"
 	if op != nil {
 		with = fmt.Sprintf("with your key for the operator %s", op.Name)
 	}
-	fmt.Fprintf(a.stderr, "%s: the fleet %s, %s.\nNext: put your machine's address in, then moggy check, then moggy plan.\n", file, name, with)
+	fmt.Fprintf(a.Stderr, "%s: the fleet %s, %s.\nNext: put your machine's address in, then moggy check, then moggy plan.\n", file, name, with)
 	return nil
 }
 
@@ -112,7 +113,7 @@ func ownKey() *fleet.Operator {
 		}
 	}
 	for _, name := range names {
-		content, err := readFile(filepath.Join(home, ".ssh", name))
+		content, err := cli.ReadFile(filepath.Join(home, ".ssh", name))
 		if err != nil {
 			continue
 		}
@@ -120,7 +121,7 @@ func ownKey() *fleet.Operator {
 		if err != nil {
 			continue
 		}
-		user, _, _ := strings.Cut(whoami(), "@")
+		user, _, _ := strings.Cut(cli.Whoami(), "@")
 		label := config.Label(user)
 		if label == "" {
 			label = "me"

@@ -71,12 +71,12 @@ func runJoin(ctx context.Context, a *app, args []string, yes bool) error {
 	m := join.Machine{
 		Root: "/", Executable: exe, Version: version, By: "join",
 		Systemd: node.Systemctl{Run: node.RunCommand}, Run: node.RunCommand, Knock: mesh.Knock, Enter: mesh.Join,
-		Say: func(text string) { fmt.Fprintf(a.stderr, "%s: %s\n", t.Node, text) },
+		Say: func(text string) { fmt.Fprintf(a.Stderr, "%s: %s\n", t.Node, text) },
 		Ask: func(question string) (bool, error) {
 			if yes {
 				return true, nil
 			}
-			return a.confirm(question, "--yes")
+			return a.Confirm(question, "--yes")
 		},
 	}
 	r, err := m.Join(ctx, t)
@@ -104,15 +104,15 @@ func refuseArgument(arg string) error {
 func (a *app) readToken(args []string) (string, error) {
 	switch {
 	case len(args) == 0:
-		if f, ok := a.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			fmt.Fprint(a.stderr, "Token: ")
+		if f, ok := a.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			fmt.Fprint(a.Stderr, "Token: ")
 			b, err := term.ReadPassword(int(f.Fd()))
-			fmt.Fprintln(a.stderr)
+			fmt.Fprintln(a.Stderr)
 			return string(b), err
 		}
 		fallthrough
 	default:
-		b, err := io.ReadAll(io.LimitReader(a.stdin, 64<<10))
+		b, err := io.ReadAll(io.LimitReader(a.Stdin, 64<<10))
 		if err == nil && len(strings.TrimSpace(string(b))) == 0 {
 			return "", hint.New("no token on standard input", "at the operator's: moggy token NODE")
 		}
@@ -129,22 +129,22 @@ func (a *app) printJoined(t token.Token, r join.Result) error {
 			silent = append(silent, string(told.Hub))
 		}
 	}
-	if a.json {
-		return a.printJSON(map[string]any{
+	if a.JSON {
+		return a.PrintJSON(map[string]any{
 			"version": 1, "fleet": t.Fleet, "node": t.Node, "v4": t.V4, "v6": t.V6,
 			"agreed": agreed, "silent": silent, "peers": r.Peers,
 		})
 	}
-	fmt.Fprintf(a.stdout, "This machine is node %s of fleet %s, %s and %s on the mesh.\n", t.Node, t.Fleet, t.V4, t.V6)
+	fmt.Fprintf(a.Stdout, "This machine is node %s of fleet %s, %s and %s on the mesh.\n", t.Node, t.Fleet, t.V4, t.V6)
 	for _, p := range slices.SortedFunc(slices.Values(r.Peers), func(x, y fleet.PeerStatus) int {
 		return strings.Compare(string(x.Name), string(y.Name))
 	}) {
 		rtt := time.Duration(p.RTTMicro) * time.Microsecond
-		fmt.Fprintf(a.stdout, "  %-12s %s, %s\n", p.Name, p.Path, rtt.Round(100*time.Microsecond))
+		fmt.Fprintf(a.Stdout, "  %-12s %s, %s\n", p.Name, p.Path, rtt.Round(100*time.Microsecond))
 	}
 	if len(silent) > 0 {
-		fmt.Fprintf(a.stderr, "moggy: note:  %s did not agree, which does no harm: apply tells it\n", strings.Join(silent, ", "))
+		fmt.Fprintf(a.Stderr, "moggy: note:  %s did not agree, which does no harm: apply tells it\n", strings.Join(silent, ", "))
 	}
-	_, err := fmt.Fprintln(a.stdout, "Next, at the operator's: moggy apply")
+	_, err := fmt.Fprintln(a.Stdout, "Next, at the operator's: moggy apply")
 	return err
 }

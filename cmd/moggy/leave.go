@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/node"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/leave"
@@ -42,7 +43,7 @@ apply has told the others.`,
 			}
 			m := leave.Machine{
 				Root: "/", Executable: exe, Systemd: node.Systemctl{Run: node.RunCommand}, Run: node.RunCommand,
-				Now: time.Now, Version: version, Say: func(text string) { fmt.Fprintln(a.stdout, text) },
+				Now: time.Now, Version: version, Say: func(text string) { fmt.Fprintln(a.Stdout, text) },
 			}
 			if here {
 				return leaveHere(cmd.Context(), a, m)
@@ -60,8 +61,8 @@ apply has told the others.`,
 func leaveHere(ctx context.Context, a *app, m leave.Machine) error {
 	kept, err := m.Leave(ctx)
 	if err != nil {
-		report(a.stdout, err)
-		return exitCode(1)
+		cli.Report(a.Stdout, err)
+		return cli.ExitCode(1)
 	}
 	if kept != "" {
 		m.Say("what was put there by hand is in " + kept)
@@ -80,10 +81,10 @@ func (a *app) leave(ctx context.Context, m leave.Machine, yes bool) error {
 		what = fmt.Sprintf("this machine, node %s of fleet %s,", s.Node, s.Fleet)
 	}
 	if s.Mesh {
-		fmt.Fprintln(a.stderr, "moggy: note:  a connection over the mesh ends with it; leaving goes on by itself")
+		fmt.Fprintln(a.Stderr, "moggy: note:  a connection over the mesh ends with it; leaving goes on by itself")
 	}
 	if !yes {
-		ok, err := a.confirm(fmt.Sprintf("Take moggy off %s with its key and all its generations?", what), "--yes")
+		ok, err := a.Confirm(fmt.Sprintf("Take moggy off %s with its key and all its generations?", what), "--yes")
 		if err != nil {
 			return err
 		}
@@ -93,20 +94,20 @@ func (a *app) leave(ctx context.Context, m leave.Machine, yes bool) error {
 	}
 	said, err := m.Detach(ctx, "leave", "--here")
 	for _, line := range said {
-		fmt.Fprintln(a.stderr, line)
+		fmt.Fprintln(a.Stderr, line)
 	}
 	if err != nil {
 		return err
 	}
-	if a.json {
-		return a.printJSON(map[string]any{"version": 1, "fleet": s.Fleet, "node": s.Node, "packages": s.Packages})
+	if a.JSON {
+		return a.PrintJSON(map[string]any{"version": 1, "fleet": s.Fleet, "node": s.Node, "packages": s.Packages})
 	}
-	fmt.Fprintln(a.stdout, "Nothing of moggy is left on this machine.")
+	fmt.Fprintln(a.Stdout, "Nothing of moggy is left on this machine.")
 	if len(s.Packages) > 0 {
-		fmt.Fprintf(a.stdout, "Packages it may have installed stay: %s\n", strings.Join(s.Packages, ", "))
+		fmt.Fprintf(a.Stdout, "Packages it may have installed stay: %s\n", strings.Join(s.Packages, ", "))
 	}
 	if s.Node != "" {
-		fmt.Fprintf(a.stdout, "Next, at the operator's: remove node %s from the file and apply, so that the others forget it;\n"+
+		fmt.Fprintf(a.Stdout, "Next, at the operator's: remove node %s from the file and apply, so that the others forget it;\n"+
 			"or take it back: moggy token %s --replace, or moggy forget %s where apply reaches it.\n", s.Node, s.Node, s.Node)
 	}
 	return nil

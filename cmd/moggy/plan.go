@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -25,7 +25,7 @@ import (
 const observeWithin = 10 * time.Second
 
 // exitChanges is what plan ends with when there is something to do.
-const exitChanges exitCode = 2
+const exitChanges cli.ExitCode = 2
 
 func newPlanCommand(a *app) *cobra.Command {
 	var noDiff bool
@@ -51,7 +51,7 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
   moggy plan --json | jq '.nodes[] | select(.action != "none")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, done, err := a.deployment()
+			d, done, err := a.Deployment()
 			if err != nil {
 				return err
 			}
@@ -86,16 +86,10 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 }
 
 func (a *app) showPlan(p *plan.Plan, diffs bool) error {
-	if a.json {
-		return a.printJSON(p.Document())
+	if a.JSON {
+		return a.PrintJSON(p.Document())
 	}
-	return p.Write(a.stdout, a.palette(a.stdout), diffs)
-}
-
-func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return p.Write(a.Stdout, a.Palette(a.Stdout), diffs)
 }
 
 // fingerprint is what the plan depends on, as it is now.
@@ -106,7 +100,7 @@ func (a *app) fingerprint(d *deploy.Deployment, p *plan.Plan, o deploy.Options) 
 	for arch, b := range d.Binaries {
 		s.Binaries[arch] = b.Digest
 	}
-	sources, err := a.readSources()
+	sources, err := a.ReadSources()
 	if err != nil {
 		return s, err
 	}
@@ -116,7 +110,7 @@ func (a *app) fingerprint(d *deploy.Deployment, p *plan.Plan, o deploy.Options) 
 		text.Write(src.Content)
 	}
 	s.File = fleet.DigestOf(text.Bytes())
-	lock, err := readFile(lockName(a.files[0]))
+	lock, err := cli.ReadFile(cli.LockName(a.Files[0]))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
@@ -134,9 +128,9 @@ func (a *app) savePlan(file string, d *deploy.Deployment, p *plan.Plan, o deploy
 		return err
 	}
 	if err := renameio.WriteFile(file, b.Bytes(), 0o600); err != nil {
-		return plainPathError(file, err)
+		return cli.PlainPathError(file, err)
 	}
-	fmt.Fprintf(a.stderr, "Saved. Next: moggy apply %s\n", file)
+	fmt.Fprintf(a.Stderr, "Saved. Next: moggy apply %s\n", file)
 	return nil
 }
 
@@ -164,12 +158,12 @@ func (a *app) compareSaved(file string, d *deploy.Deployment, p *plan.Plan, o de
 func readSaved(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, hint.Wrap(plainPathError(file, err), "moggy plan --out %s makes it", file)
+		return nil, hint.Wrap(cli.PlainPathError(file, err), "moggy plan --out %s makes it", file)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, plan.MaxSaved+1))
 	if err != nil {
-		return nil, plainPathError(file, err)
+		return nil, cli.PlainPathError(file, err)
 	}
 	return b, nil
 }

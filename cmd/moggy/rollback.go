@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/plan"
@@ -29,12 +30,12 @@ again, unless you take the file back, too.`,
   moggy rollback ari
   moggy rollback && git revert HEAD`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.rollback(cmd.Context(), args, yes, dryRun)
 			if err != nil && cmd.Context().Err() != nil {
-				report(a.stderr, interrupted(cmd.Context(), err))
-				return exitInterrupted
+				cli.Report(a.Stderr, cli.Interrupted(cmd.Context(), err))
+				return cli.ExitInterrupted
 			}
 			return err
 		},
@@ -49,7 +50,7 @@ func (a *app) rollback(ctx context.Context, args []string, yes, dryRun bool) err
 	for _, n := range args {
 		named = append(named, fleet.NodeName(n))
 	}
-	d, done, err := a.deployment()
+	d, done, err := a.Deployment()
 	if err != nil {
 		return err
 	}
@@ -62,10 +63,10 @@ func (a *app) rollback(ctx context.Context, args []string, yes, dryRun bool) err
 	if err != nil {
 		return err
 	}
-	if a.json {
-		err = a.printJSON(b)
+	if a.JSON {
+		err = a.PrintJSON(b)
 	} else {
-		err = b.Write(a.stdout, a.palette(a.stdout))
+		err = b.Write(a.Stdout, a.Palette(a.Stdout))
 	}
 	if err != nil || dryRun {
 		return err
@@ -74,7 +75,7 @@ func (a *app) rollback(ctx context.Context, args []string, yes, dryRun bool) err
 		return notBack(b)
 	}
 	if !yes {
-		ok, err := a.confirm("Take them back?", "--yes")
+		ok, err := a.Confirm("Take them back?", "--yes")
 		if err != nil {
 			return err
 		}
@@ -85,7 +86,7 @@ func (a *app) rollback(ctx context.Context, args []string, yes, dryRun bool) err
 	if err := d.Rollback(ctx, b, seen, a.watched(ctx, deploy.Options{})); err != nil {
 		return a.stopped(err)
 	}
-	fmt.Fprintln(a.stderr, "Taken back. The file still says what it said: the next apply brings that forth again.")
+	fmt.Fprintln(a.Stderr, "Taken back. The file still says what it said: the next apply brings that forth again.")
 	return notBack(b)
 }
 

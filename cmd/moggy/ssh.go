@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -23,9 +24,9 @@ the command's.`,
 		Example: `  moggy ssh bianco
   moggy ssh bianco -- journalctl -u moggy-agent -n 50`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, done, err := a.deployment()
+			d, done, err := a.Deployment()
 			if err != nil {
 				return err
 			}
@@ -40,29 +41,13 @@ the command's.`,
 				return ssh.Explain(name, n.SSH.User, err)
 			}
 			run := exec.CommandContext(cmd.Context(), argv[0], argv[1:]...)
-			run.Stdin, run.Stdout, run.Stderr = os.Stdin, a.stdout, a.stderr
+			run.Stdin, run.Stdout, run.Stderr = os.Stdin, a.Stdout, a.Stderr
 			err = run.Run()
 			var exit *exec.ExitError
 			if errors.As(err, &exit) && exit.ExitCode() > 0 {
-				return exitCode(exit.ExitCode())
+				return cli.ExitCode(exit.ExitCode())
 			}
 			return err
 		},
 	}
-}
-
-// completeNode offers the names of the file's nodes to the shell.
-func (a *app) completeNode(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault
-	}
-	f, err := a.loadFleet()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	names := make([]string, 0, len(f.Nodes))
-	for _, n := range f.Nodes {
-		names = append(names, string(n.Name)+"\t"+string(n.Site))
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/status"
 )
@@ -30,7 +31,7 @@ Exit codes: 0 all is well, 1 an error, 2 there are problems.`,
   moggy status --json | jq '.problems'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d, done, err := a.deployment()
+			d, done, err := a.Deployment()
 			if err != nil {
 				return err
 			}
@@ -45,13 +46,13 @@ Exit codes: 0 all is well, 1 an error, 2 there are problems.`,
 				answers[name] = status.Answer{Seen: o.Seen, Problem: o.Problem, Via: via.Hub}
 			}
 			s := status.Summarise(d.Fleet, d.Lock(), answers, time.Now())
-			if a.json {
-				err = a.printJSON(s)
+			if a.JSON {
+				err = a.PrintJSON(s)
 			} else {
-				err = s.Write(a.stdout, a.palette(a.stdout))
+				err = s.Write(a.Stdout, a.Palette(a.Stdout))
 			}
 			if err == nil && len(s.Problems) > 0 {
-				return exitCode(2)
+				return cli.ExitCode(2)
 			}
 			return err
 		},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/status"
@@ -44,28 +45,28 @@ as you would a password.`,
   moggy token bianco | ssh nico@192.168.1.20 sudo moggy join -
   moggy token bianco --replace  # bianco was installed anew`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeNode,
+		ValidArgsFunction: a.CompleteNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if valid < minValid || valid > maxValid {
 				return hint.New(fmt.Sprintf("--valid %s: out of range", valid), "between %s and %s", minValid, maxValid)
 			}
-			d, done, err := a.deployment()
+			d, done, err := a.Deployment()
 			if err != nil {
 				return err
 			}
 			defer done()
 			t, missed, err := d.Invite(cmd.Context(), fleet.NodeName(args[0]), replace, valid, time.Now())
 			if err != nil {
-				return interrupted(cmd.Context(), err)
+				return cli.Interrupted(cmd.Context(), err)
 			}
 			if len(missed) > 0 {
-				fmt.Fprintf(a.stderr, "moggy: note:  not every hub knows of it, which does no harm as long as another does\n")
+				fmt.Fprintf(a.Stderr, "moggy: note:  not every hub knows of it, which does no harm as long as another does\n")
 			}
-			fmt.Fprintf(a.stderr, "For %s, once, within %s. There, as root: moggy join\n", t.Node, status.Span(valid))
-			if a.json {
-				return a.printJSON(map[string]any{"version": 1, "node": t.Node, "token": t.Encode(), "expires": time.Unix(t.Expires, 0).UTC()})
+			fmt.Fprintf(a.Stderr, "For %s, once, within %s. There, as root: moggy join\n", t.Node, status.Span(valid))
+			if a.JSON {
+				return a.PrintJSON(map[string]any{"version": 1, "node": t.Node, "token": t.Encode(), "expires": time.Unix(t.Expires, 0).UTC()})
 			}
-			_, err = fmt.Fprintln(a.stdout, t.Encode())
+			_, err = fmt.Fprintln(a.Stdout, t.Encode())
 			return err
 		},
 	}

@@ -43,6 +43,8 @@ func floors() [][]string {
 		{"internal/mesh", "internal/deploy", "internal/lab"},
 		{"internal/lab/labtest", "internal/join", "internal/leave", "internal/supervise"},
 		// 4
+		{"cmd/moggy/internal/cli"},
+		{"cmd/moggy/internal/labcmd", "cmd/moggy/internal/nodecmd"},
 		{"cmd/moggy"},
 	}
 }

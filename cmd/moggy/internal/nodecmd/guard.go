@@ -1,4 +1,4 @@
-package main
+package nodecmd
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 )
 
 // guardCommand is what moggy-guard.service runs.
-func (n *nodeApp) guardCommand() *cobra.Command {
+func (n *app) guardCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "guard",
 		Short: "Put the generation confirmed last in force, when the machine starts",
@@ -22,16 +22,16 @@ func (n *nodeApp) guardCommand() *cobra.Command {
 				return err
 			}
 			if !starting {
-				fmt.Fprintln(n.stdout, "the machine is up: nothing to guard")
+				fmt.Fprintln(n.Stdout, "the machine is up: nothing to guard")
 				return nil
 			}
 			n.by = "boot"
 			return n.locked(cmd.Context(), "guard", func(h *node.Held) error {
 				turned, err := h.Guard(cmd.Context(), func(e protocol.Event) {
-					fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text)
+					fmt.Fprintf(n.Stdout, "%s %s\n", e.Step, e.Text)
 				})
 				if err == nil && !turned {
-					fmt.Fprintln(n.stdout, "the generation in force is the one confirmed last")
+					fmt.Fprintln(n.Stdout, "the generation in force is the one confirmed last")
 				}
 				return err
 			})
@@ -39,14 +39,14 @@ func (n *nodeApp) guardCommand() *cobra.Command {
 	}
 }
 
-func (n *nodeApp) holdCommand() *cobra.Command {
+func (n *app) holdCommand() *cobra.Command {
 	var what string
 	cmd := &cobra.Command{
 		Use:   "hold",
 		Short: "Keep other operators from this node while stdin gives a line every few seconds",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return n.exit(n.node().Hold(cmd.Context(), what, node.HoldPatience, n.stdin, func() error {
+			return n.exit(n.node().Hold(cmd.Context(), what, node.HoldPatience, n.Stdin, func() error {
 				return n.answer(protocol.Done{Hello: hello()})
 			}))
 		},
@@ -55,7 +55,7 @@ func (n *nodeApp) holdCommand() *cobra.Command {
 	return cmd
 }
 
-func (n *nodeApp) historyCommand() *cobra.Command {
+func (n *app) historyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
 		Short: "Say what happened to this node's generations, oldest first",
@@ -71,7 +71,7 @@ func (n *nodeApp) historyCommand() *cobra.Command {
 }
 
 // stepsCommand lets drills go through all of an activation's steps.
-func (n *nodeApp) stepsCommand() *cobra.Command {
+func (n *app) stepsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "steps",
 		Short:  "The steps of an activation, in order: where one can be held",
@@ -82,7 +82,7 @@ func (n *nodeApp) stepsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = n.stdout.Write(append(b, '\n'))
+			_, err = n.Stdout.Write(append(b, '\n'))
 			return err
 		},
 	}

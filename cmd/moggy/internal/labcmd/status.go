@@ -1,4 +1,4 @@
-package main
+package labcmd
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/term"
 )
 
-func newLabStatusCommand(l *labFlags) *cobra.Command {
+func newStatusCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the lab's machines, their addresses and faults",
@@ -28,16 +28,16 @@ the fleet itself says is in "moggy lab run -- moggy status".`,
 			if err != nil {
 				return err
 			}
-			if l.json {
-				return l.printJSON(st)
+			if l.JSON {
+				return l.PrintJSON(st)
 			}
-			return l.showLab(st)
+			return l.showStatus(st)
 		},
 	}
 }
 
-func (l *labFlags) showLab(st lab.Status) error {
-	p := l.palette(l.stdout)
+func (l *app) showStatus(st lab.Status) error {
+	p := l.Palette(l.Stdout)
 	on := 0
 	t := term.Table{Indent: "  ", Head: []string{"NODE", "SITE", "STATE", "ADDRESSES", "SEEN AS", "NAT", "FAULTS"}}
 	for _, n := range st.Nodes {
@@ -49,12 +49,12 @@ func (l *labFlags) showLab(st lab.Status) error {
 		faults := p.Bad(strings.Join(n.Faults, ", "))
 		t.Add(string(n.Node), string(n.Site), state, list(n.Inside), list(n.Seen), n.NAT, faults)
 	}
-	fmt.Fprintf(l.stdout, "lab %s   %d of %d machines on\n\n", p.Strong(st.Name), on, len(st.Nodes))
-	if err := t.Write(l.stdout, p); err != nil {
+	fmt.Fprintf(l.Stdout, "lab %s   %d of %d machines on\n\n", p.Strong(st.Name), on, len(st.Nodes))
+	if err := t.Write(l.Stdout, p); err != nil {
 		return err
 	}
 	if !st.Whole {
-		fmt.Fprintf(l.stderr, "it is half-made: it is coming up, or a killed command left it; moggy lab down takes it away\n")
+		fmt.Fprintf(l.Stderr, "it is half-made: it is coming up, or a killed command left it; moggy lab down takes it away\n")
 	}
 	return nil
 }

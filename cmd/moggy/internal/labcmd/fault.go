@@ -1,4 +1,4 @@
-package main
+package labcmd
 
 import (
 	"fmt"
@@ -13,14 +13,14 @@ import (
 	"github.com/moggyfleet/moggy/internal/lab/topology"
 )
 
-func newLabFailCommand(l *labFlags) *cobra.Command {
+func newFailCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "fail NODE...",
 		Short: "Pull the plug on a machine",
 		Long: `Fail kills a machine as a power cut does, and unplugs its cable. Its disk stays
 as it was; "moggy lab heal NODE" boots it again from there.`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: l.completeLabNode(math.MaxInt, false),
+		ValidArgsFunction: l.completeNode(math.MaxInt, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()
 			if err != nil {
@@ -36,7 +36,7 @@ as it was; "moggy lab heal NODE" boots it again from there.`,
 	}
 }
 
-func newLabHealCommand(l *labFlags) *cobra.Command {
+func newHealCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "heal A [B]",
 		Short: "Undo faults: boot a machine again, mend a path",
@@ -46,7 +46,7 @@ them.`,
 		Example: `  moggy lab heal cosmo
   moggy lab heal london madrid`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: l.completeLabNode(2, true),
+		ValidArgsFunction: l.completeNode(2, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()
 			if err != nil {
@@ -55,12 +55,12 @@ them.`,
 			if len(args) == 2 {
 				return theLab.HealBetween(cmd.Context(), args[0], args[1])
 			}
-			return theLab.Heal(cmd.Context(), args[0], l.board())
+			return theLab.Heal(cmd.Context(), args[0], l.Board())
 		},
 	}
 }
 
-func newLabCutCommand(l *labFlags) *cobra.Command {
+func newCutCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cut A [B]",
 		Short: "Drop every packet between two nodes or sites",
@@ -72,7 +72,7 @@ it drops everything that node or site sends or is sent, as a dead line does.
   moggy lab cut madrid
   moggy lab cut operator miki`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: l.completeLabNode(2, true),
+		ValidArgsFunction: l.completeNode(2, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()
 			if err != nil {
@@ -90,7 +90,7 @@ func second(args []string) string {
 	return args[1]
 }
 
-func newLabLossCommand(l *labFlags) *cobra.Command {
+func newLossCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "loss A [B] PERCENT",
 		Short: "Drop some of the packets between two nodes or sites",
@@ -99,7 +99,7 @@ way; with one name, of everything that one sends or is sent. 0% ends it.`,
 		Example: `  moggy lab loss ari cosmo 10%
   moggy lab loss madrid 2.5%`,
 		Args:              cobra.RangeArgs(2, 3),
-		ValidArgsFunction: l.completeLabNode(2, true),
+		ValidArgsFunction: l.completeNode(2, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			permille, err := parsePercent(args[len(args)-1])
 			if err != nil {
@@ -123,7 +123,7 @@ func parsePercent(s string) (int, error) {
 	return int(math.Round(v * topology.Whole / 100)), nil
 }
 
-func newLabNATCommand(l *labFlags) *cobra.Command {
+func newNATCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "nat NODE|SITE symmetric|cone",
 		Short: "Change what kind of NAT a node is behind",
@@ -135,7 +135,7 @@ can guess it. What the router knew of connections it forgets.`,
 			if len(args) == 1 {
 				return []string{lab.Symmetric, lab.Cone}, cobra.ShellCompDirectiveNoFileComp
 			}
-			return l.completeLabNode(1, true)(cmd, args, toComplete)
+			return l.completeNode(1, true)(cmd, args, toComplete)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()

@@ -1,4 +1,4 @@
-package main
+package labcmd
 
 import (
 	"fmt"
@@ -9,13 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/lab"
 	"github.com/moggyfleet/moggy/internal/term"
 )
 
-func newLabDrillCommand(l *labFlags) *cobra.Command {
+func newDrillCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "drill [NODE...]",
 		Short: "Fail each node in turn and measure what kept working",
@@ -27,7 +28,7 @@ other, and how long the failed one took to be back. The fleet must be applied.
 Exit codes: 0 all found together again every time, 1 some never did, or an error.`,
 		Example: `  moggy lab drill
   moggy lab drill cosmo --json`,
-		ValidArgsFunction: l.completeLabNode(math.MaxInt, false),
+		ValidArgsFunction: l.completeNode(math.MaxInt, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()
 			if err != nil {
@@ -41,7 +42,7 @@ Exit codes: 0 all found together again every time, 1 some never did, or an error
 			for _, a := range args {
 				only = append(only, fleet.NodeName(a))
 			}
-			d, err := theLab.Drill(cmd.Context(), addrs, only, l.board(args...))
+			d, err := theLab.Drill(cmd.Context(), addrs, only, l.Board(args...))
 			if err != nil {
 				return err
 			}
@@ -49,7 +50,7 @@ Exit codes: 0 all found together again every time, 1 some never did, or an error
 				return err
 			}
 			if !d.Passed() {
-				return exitCode(1)
+				return cli.ExitCode(1)
 			}
 			return nil
 		},
@@ -57,12 +58,12 @@ Exit codes: 0 all found together again every time, 1 some never did, or an error
 }
 
 // meshAddresses are those of the lab's nodes that the lock knows.
-func (l *labFlags) meshAddresses(theLab *lab.Lab) (map[fleet.NodeName]netip.Addr, error) {
+func (l *app) meshAddresses(theLab *lab.Lab) (map[fleet.NodeName]netip.Addr, error) {
 	f, err := theLab.Fleet()
 	if err != nil {
 		return nil, err
 	}
-	file, err := l.loadLock(f)
+	file, err := l.LoadLock(f)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +83,11 @@ func (l *labFlags) meshAddresses(theLab *lab.Lab) (map[fleet.NodeName]netip.Addr
 	return addrs, nil
 }
 
-func (l *labFlags) showDrill(d lab.Drill) error {
-	if l.json {
-		return l.printJSON(d)
+func (l *app) showDrill(d lab.Drill) error {
+	if l.JSON {
+		return l.PrintJSON(d)
 	}
-	p := l.palette(l.stdout)
+	p := l.Palette(l.Stdout)
 	t := term.Table{Head: []string{"FAILED", "THE OTHERS' PAIRS", "LONGEST SILENCE", "OF", "BACK AFTER"}}
 	var needed []string
 	var longest lab.Seconds
@@ -107,18 +108,18 @@ func (l *labFlags) showDrill(d lab.Drill) error {
 		}
 		t.Add(string(r.Node), pairs, silence, r.Worst, back)
 	}
-	if err := t.Write(l.stdout, p); err != nil {
+	if err := t.Write(l.Stdout, p); err != nil {
 		return err
 	}
 	switch {
 	case len(needed) == 1:
-		fmt.Fprintf(l.stdout, "\n%s is one that others cannot do without.\n", needed[0])
+		fmt.Fprintf(l.Stdout, "\n%s is one that others cannot do without.\n", needed[0])
 	case len(needed) > 1:
-		fmt.Fprintf(l.stdout, "\n%s are ones that others cannot do without.\n", strings.Join(needed, ", "))
+		fmt.Fprintf(l.Stdout, "\n%s are ones that others cannot do without.\n", strings.Join(needed, ", "))
 	case longest == 0:
-		fmt.Fprintf(l.stdout, "\nWhichever one failed, no two others were apart.\n")
+		fmt.Fprintf(l.Stdout, "\nWhichever one failed, no two others were apart.\n")
 	default:
-		fmt.Fprintf(l.stdout, "\nWhichever one failed, no two others were apart for longer than %s.\n", seconds(longest))
+		fmt.Fprintf(l.Stdout, "\nWhichever one failed, no two others were apart for longer than %s.\n", seconds(longest))
 	}
 	return nil
 }

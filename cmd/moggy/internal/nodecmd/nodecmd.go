@@ -1,4 +1,7 @@
-package main
+// Package nodecmd is moggy node: the node's side of what the operator's moggy
+// asks over ssh, by arguments, JSON and exit codes. What is done to the machine
+// is done by internal/deploy/node and internal/supervise.
+package nodecmd
 
 import (
 	"context"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/node"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -20,9 +24,9 @@ import (
 	"github.com/moggyfleet/moggy/internal/supervise"
 )
 
-// nodeApp is what the subcommands of `moggy node` share.
-type nodeApp struct {
-	*app
+// app is what the subcommands of moggy node share.
+type app struct {
+	*cli.App
 	by       string
 	root     string
 	protocol int
@@ -30,11 +34,9 @@ type nodeApp struct {
 	systemd  node.Systemd
 }
 
-func newNodeCommand(a *app) *cobra.Command {
-	return newNodeCommandWith(&nodeApp{app: a, systemd: node.Systemctl{Run: node.RunCommand}})
-}
-
-func newNodeCommandWith(n *nodeApp) *cobra.Command {
+// New is the command moggy node of a machine with that systemd.
+func New(a *cli.App, systemd node.Systemd) *cobra.Command {
+	n := &app{App: a, systemd: systemd}
 	cmd := &cobra.Command{
 		Use:    "node",
 		Short:  "What moggy does on a node for its operator, who runs it over ssh",
@@ -59,10 +61,10 @@ Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
 	return cmd
 }
 
-func (n *nodeApp) check() error {
+func (n *app) check() error {
 	if err := protocol.Check(n.protocol); err != nil {
 		return hint.Wrap(fmt.Errorf("the operator's moggy: %w", err),
-			"this node runs moggy %s: apply with a moggy of that version, or install the newer one here first", version)
+			"this node runs moggy %s: apply with a moggy of that version, or install the newer one here first", n.Version)
 	}
 	if n.root == "/" && os.Geteuid() != 0 {
 		return hint.New("moggy node: needs root", "run it with sudo")
@@ -71,7 +73,7 @@ func (n *nodeApp) check() error {
 }
 
 // exit gives errors that the operator's side tells apart their exit code.
-func (n *nodeApp) exit(err error) error {
+func (n *app) exit(err error) error {
 	code := 0
 	switch {
 	case errors.Is(err, node.ErrLocked):
@@ -81,19 +83,19 @@ func (n *nodeApp) exit(err error) error {
 	default:
 		return err
 	}
-	report(n.stderr, err)
-	return exitCode(code)
+	cli.Report(n.Stderr, err)
+	return cli.ExitCode(code)
 }
 
-func (n *nodeApp) node() *node.Node {
+func (n *app) node() *node.Node {
 	return node.New(node.Options{
 		Root: n.root, Systemd: n.systemd, Run: node.RunCommand, Now: time.Now,
-		Version: version, By: n.by, Await: n.await,
+		Version: n.Version, By: n.by, Await: n.await,
 	})
 }
 
 // locked does work while nobody else may change the node.
-func (n *nodeApp) locked(ctx context.Context, what string, work func(*node.Held) error) error {
+func (n *app) locked(ctx context.Context, what string, work func(*node.Held) error) error {
 	h, err := n.node().Lock(ctx, what)
 	if err != nil {
 		return n.exit(err)
@@ -101,18 +103,18 @@ func (n *nodeApp) locked(ctx context.Context, what string, work func(*node.Held)
 	return n.exit(errors.Join(work(h), h.Release()))
 }
 
-func (n *nodeApp) answer(v any) error {
+func (n *app) answer(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	_, err = n.stdout.Write(append(b, '\n'))
+	_, err = n.Stdout.Write(append(b, '\n'))
 	return err
 }
 
 func hello() protocol.Hello { return protocol.Hello{Protocol: protocol.Version} }
 
-func (n *nodeApp) initCommand() *cobra.Command {
+func (n *app) initCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
 		Short: "Make what must exist on a node, its mesh key above all",
@@ -123,13 +125,13 @@ func (n *nodeApp) initCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return n.answer(protocol.Init{Hello: hello(), Moggy: version, Arch: h.Arch(), MeshKey: key})
+				return n.answer(protocol.Init{Hello: hello(), Moggy: n.Version, Arch: h.Arch(), MeshKey: key})
 			})
 		},
 	}
 }
 
-func (n *nodeApp) observeCommand() *cobra.Command {
+func (n *app) observeCommand() *cobra.Command {
 	var look node.Look
 	cmd := &cobra.Command{
 		Use:   "observe",
@@ -148,13 +150,13 @@ func (n *nodeApp) observeCommand() *cobra.Command {
 	return cmd
 }
 
-func (n *nodeApp) missingCommand() *cobra.Command {
+func (n *app) missingCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "missing",
 		Short: "Say what content a manifest, on stdin, needs that is not here",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			m, err := protocol.ReadManifest(n.stdin)
+			m, err := protocol.ReadManifest(n.Stdin)
 			if err != nil {
 				return n.exit(err)
 			}
@@ -167,14 +169,14 @@ func (n *nodeApp) missingCommand() *cobra.Command {
 	}
 }
 
-func (n *nodeApp) stageCommand() *cobra.Command {
+func (n *app) stageCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "stage",
 		Short: "Take in a generation, on stdin; touches nothing that runs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return n.locked(cmd.Context(), "stage", func(h *node.Held) error {
-				staged, err := h.Receive(n.stdin)
+				staged, err := h.Receive(n.Stdin)
 				if err != nil {
 					return err
 				}
@@ -184,7 +186,7 @@ func (n *nodeApp) stageCommand() *cobra.Command {
 	}
 }
 
-func (n *nodeApp) packagesCommand() *cobra.Command {
+func (n *app) packagesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "packages NAME...",
 		Short: "Install packages, by their names in Debian",
@@ -210,7 +212,7 @@ func (a *activation) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&a.commit, "commit", "", "the git `commit` of the fleet file, for the history")
 }
 
-func (n *nodeApp) activateCommand() *cobra.Command {
+func (n *app) activateCommand() *cobra.Command {
 	var with activation
 	cmd := &cobra.Command{
 		Use:   "activate N",
@@ -241,7 +243,7 @@ crashes meanwhile.`,
 }
 
 // supervise is the unit's side of an activation.
-func (n *nodeApp) supervise(ctx context.Context, generation int, with activation) error {
+func (n *app) supervise(ctx context.Context, generation int, with activation) error {
 	s := supervise.Supervisor{
 		Node:   n.node(),
 		Target: node.Target{Generation: generation, Digest: fleet.Digest(with.digest), Commit: with.commit},
@@ -249,7 +251,7 @@ func (n *nodeApp) supervise(ctx context.Context, generation int, with activation
 		Within: with.within,
 		Tell: func(e protocol.Event) {
 			if e.Step != "" { // for the unit's own log
-				fmt.Fprintf(n.stdout, "%s %s\n", e.Step, e.Text)
+				fmt.Fprintf(n.Stdout, "%s %s\n", e.Step, e.Text)
 			}
 		},
 	}
@@ -259,7 +261,7 @@ func (n *nodeApp) supervise(ctx context.Context, generation int, with activation
 // detach is the operator's side: it starts the unit, or finds it running, and
 // follows it. The unit runs the very file that runs here, which is none of the
 // generation that is to come: a broken binary there breaks no way back.
-func (n *nodeApp) detach(ctx context.Context, generation int, with activation) error {
+func (n *app) detach(ctx context.Context, generation int, with activation) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return err
@@ -278,9 +280,9 @@ func (n *nodeApp) detach(ctx context.Context, generation int, with activation) e
 	return n.follow(ctx, on, generation, id)
 }
 
-func (n *nodeApp) follow(ctx context.Context, on *node.Node, generation int, id node.ReportID) error {
+func (n *app) follow(ctx context.Context, on *node.Node, generation int, id node.ReportID) error {
 	out, err := on.Follow(ctx, generation, id, func(line []byte) error {
-		_, err := n.stdout.Write(append(line, '\n'))
+		_, err := n.Stdout.Write(append(line, '\n'))
 		return err
 	})
 	if err != nil {
@@ -296,7 +298,7 @@ func (n *nodeApp) follow(ctx context.Context, on *node.Node, generation int, id 
 	return err
 }
 
-func (n *nodeApp) waitCommand() *cobra.Command {
+func (n *app) waitCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "wait N",
 		Short: "Follow the activation of generation N that runs or ran here",
@@ -316,7 +318,7 @@ func (n *nodeApp) waitCommand() *cobra.Command {
 	}
 }
 
-func (n *nodeApp) confirmCommand() *cobra.Command {
+func (n *app) confirmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm N",
 		Short: "Generation N stays: going back leads to it from the next",
@@ -340,7 +342,7 @@ func (n *nodeApp) confirmCommand() *cobra.Command {
 	}
 }
 
-func (n *nodeApp) backCommand() *cobra.Command {
+func (n *app) backCommand() *cobra.Command {
 	var with activation
 	cmd := &cobra.Command{
 		Use:   "back",
@@ -358,14 +360,14 @@ func (n *nodeApp) backCommand() *cobra.Command {
 	return cmd
 }
 
-func (n *nodeApp) inviteCommand() *cobra.Command {
+func (n *app) inviteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "invite",
 		Short: "Hand an invitation, on stdin, to this node's agent",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var i fleet.Invitation
-			if err := json.NewDecoder(io.LimitReader(n.stdin, 64<<10)).Decode(&i); err != nil {
+			if err := json.NewDecoder(io.LimitReader(n.Stdin, 64<<10)).Decode(&i); err != nil {
 				return fmt.Errorf("invitation: %w", err)
 			}
 			if err := n.node().Invite(cmd.Context(), i); err != nil {

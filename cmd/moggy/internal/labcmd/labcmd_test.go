@@ -1,4 +1,4 @@
-package main
+package labcmd
 
 import (
 	"slices"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/lab"
 )
 
@@ -39,7 +40,7 @@ func TestShowDrill(t *testing.T) {
 	}}
 	show := func() string {
 		var out strings.Builder
-		l := &labFlags{app: newApp(nil, &out, &out)}
+		l := &app{App: cli.New("0.0.0-test", nil, &out, &out)}
 		if err := l.showDrill(d); err != nil {
 			t.Fatal(err)
 		}

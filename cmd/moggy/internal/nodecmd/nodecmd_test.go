@@ -1,4 +1,4 @@
-package main
+package nodecmd
 
 import (
 	"bytes"
@@ -12,10 +12,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/node"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
+
+// moggy is the version that speaks.
+const moggy = "0.0.0-test"
+
+// result is how one command ended.
+type result struct {
+	out, err string
+	code     int
+}
 
 // nodeBox is a machine in a temporary directory, spoken to as an operator does
 // over ssh: by arguments, standard streams and exit codes.
@@ -43,23 +53,22 @@ func newNodeBox(t *testing.T) *nodeBox {
 // run is `moggy node --root ... ARGS`.
 func (b *nodeBox) run(stdin string, args ...string) result {
 	var out, errs bytes.Buffer
-	cmd := newNodeCommandWith(&nodeApp{app: newApp(strings.NewReader(stdin), &out, &errs), systemd: b.systemd})
+	cmd := New(cli.New(moggy, strings.NewReader(stdin), &out, &errs), b.systemd)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(append([]string{"--root", b.root, "--by", "nico@laptop"}, args...))
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
-	started := time.Now()
 	err := cmd.Execute()
 	code := 0
 	if err != nil {
 		code = 1
-		if special, ok := errors.AsType[exitCode](err); ok {
+		if special, ok := errors.AsType[cli.ExitCode](err); ok {
 			code = int(special)
 		} else {
 			fmt.Fprintf(&errs, "moggy: error: %v\n", err)
 		}
 	}
-	return result{out.String(), errs.String(), code, time.Since(started)}
+	return result{out.String(), errs.String(), code}
 }
 
 func (b *nodeBox) must(stdin string, args ...string) string {
@@ -81,10 +90,26 @@ func decoded[T any](t *testing.T, out string) T {
 	return v
 }
 
+// demo is a generation with one unit and the file it is restarted for.
+func demo(number int, config string) (fleet.Manifest, map[fleet.Digest][]byte) {
+	m := fleet.Manifest{Version: 1, Fleet: "one", Node: "solo", Generation: number, Units: []fleet.Unit{{
+		Name: "demo.service", RestartOn: []string{"/etc/moggy/demo.conf"},
+	}}}
+	content := make(map[fleet.Digest][]byte)
+	for _, f := range []fleet.File{
+		fleet.NewFile("/etc/moggy/demo.conf", 0o644, []byte(config+"\n")),
+		fleet.NewFile("/etc/systemd/system/demo.service", 0o644, []byte("[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n")),
+	} {
+		m.Files = append(m.Files, fleet.ManifestFile{Path: f.Path, Mode: f.Mode, Digest: f.Digest})
+		content[f.Digest] = f.Content
+	}
+	return m, content
+}
+
 // stream is a demo generation as an operator sends it.
 func (b *nodeBox) stream(number int, config string) string {
 	b.t.Helper()
-	m, content := demo(number, config, prepare)
+	m, content := demo(number, config)
 	doc, err := json.Marshal(m)
 	if err != nil {
 		b.t.Fatal(err)
@@ -106,7 +131,7 @@ func (b *nodeBox) stream(number int, config string) string {
 func TestNodeConversation(t *testing.T) {
 	b := newNodeBox(t)
 	init := decoded[protocol.Init](t, b.must("", "init"))
-	if init.MeshKey.IsZero() || init.Moggy != version || init.Arch == "" {
+	if init.MeshKey.IsZero() || init.Moggy != moggy || init.Arch == "" {
 		t.Errorf("init: %+v", init)
 	}
 	staged := decoded[protocol.Staged](t, b.must(b.stream(1, "one"), "stage"))

@@ -1,4 +1,4 @@
-package main
+package nodecmd
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-func (n *nodeApp) examineCommand() *cobra.Command {
+func (n *app) examineCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "examine",
 		Short: "Say what moggy doctor wants to know of this machine; changes nothing",

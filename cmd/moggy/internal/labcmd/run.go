@@ -1,4 +1,4 @@
-package main
+package labcmd
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-func newLabRunCommand(l *labFlags) *cobra.Command {
+func newRunCommand(l *app) *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "run [--from SITE] [-- COMMAND...]",
@@ -36,7 +36,7 @@ SSH_AUTH_SOCK for as long as the command runs. The exit code is the command's.`,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "run in the LAN of this `site`")
 	// It cannot fail: the flag is the one above.
-	_ = cmd.RegisterFlagCompletionFunc("from", l.completeLabSite)
+	_ = cmd.RegisterFlagCompletionFunc("from", l.completeSite)
 	cmd.Flags().SetInterspersed(false)
 	return cmd
 }
@@ -49,7 +49,7 @@ func shell() string {
 	return "/bin/sh"
 }
 
-func newLabExecCommand(l *labFlags) *cobra.Command {
+func newExecCommand(l *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec NODE -- COMMAND...",
 		Short: "Run a command at a machine's own keyboard",
@@ -59,7 +59,7 @@ command's.`,
 		Example: `  moggy lab exec bianco -- ip address
   moggy lab run -- moggy token bianco | moggy lab exec bianco -- /root/moggy join -`,
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: l.completeLabNode(1, false),
+		ValidArgsFunction: l.completeNode(1, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()
 			if err != nil {
@@ -72,7 +72,7 @@ command's.`,
 	return cmd
 }
 
-func newLabSSHCommand(l *labFlags) *cobra.Command {
+func newSSHCommand(l *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh NODE [-- COMMAND...]",
 		Short: "Log in to a machine over ssh, as its owner",
@@ -83,7 +83,7 @@ way an operator would.`,
 		Example: `  moggy lab ssh cosmo
   moggy lab ssh bianco -- systemctl status`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: l.completeLabNode(1, false),
+		ValidArgsFunction: l.completeNode(1, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			theLab, err := l.open()
 			if err != nil {
@@ -107,7 +107,7 @@ func command(args []string) []string {
 
 var errCopyTarget = errors.New("the target is NODE:/path")
 
-func newLabCopyCommand(l *labFlags) *cobra.Command {
+func newCopyCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "copy FILE NODE:/PATH",
 		Short: "Carry a file to a machine, as with a USB stick",

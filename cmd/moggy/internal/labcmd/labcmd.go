@@ -1,4 +1,6 @@
-package main
+// Package labcmd is moggy lab: the flags, the words and the screens. The lab
+// itself is internal/lab.
+package labcmd
 
 import (
 	"errors"
@@ -10,20 +12,22 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/config"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/lab"
 )
 
-// labFlags are the flags that all lab commands share.
-type labFlags struct {
-	*app
+// app is what all lab commands share.
+type app struct {
+	*cli.App
 	name, cache string
 }
 
-func newLabCommand(a *app) *cobra.Command {
-	l := &labFlags{app: a}
+// New is the command moggy lab.
+func New(a *cli.App) *cobra.Command {
+	l := &app{App: a}
 	cmd := &cobra.Command{
 		Use:   "lab",
 		Short: "The same fleet as real machines on this box, to rehearse on",
@@ -49,16 +53,16 @@ can be up side by side.`,
 	flags.StringVar(&l.name, "name", "", "the lab's `name` (the fleet's where it is left out)")
 	flags.StringVar(&l.cache, "cache", os.Getenv("MOGGY_CACHE"), "`directory` that keeps root file systems (else $MOGGY_CACHE, else "+lab.CacheDir+")")
 	cmd.AddCommand(
-		newLabUpCommand(l), newLabDownCommand(l), newLabStatusCommand(l),
-		newLabRunCommand(l), newLabExecCommand(l), newLabSSHCommand(l), newLabCopyCommand(l),
-		newLabFailCommand(l), newLabHealCommand(l), newLabCutCommand(l), newLabLossCommand(l), newLabNATCommand(l), newLabDrillCommand(l),
-		newLabServeCommand(l),
+		newUpCommand(l), newDownCommand(l), newStatusCommand(l),
+		newRunCommand(l), newExecCommand(l), newSSHCommand(l), newCopyCommand(l),
+		newFailCommand(l), newHealCommand(l), newCutCommand(l), newLossCommand(l), newNATCommand(l), newDrillCommand(l),
+		newServeCommand(l),
 	)
 	return cmd
 }
 
 // open returns the lab that is meant.
-func (l *labFlags) open() (*lab.Lab, error) {
+func (l *app) open() (*lab.Lab, error) {
 	name := l.name
 	if name == "" {
 		var err error
@@ -69,7 +73,7 @@ func (l *labFlags) open() (*lab.Lab, error) {
 	return l.named(name)
 }
 
-func (l *labFlags) named(name string) (*lab.Lab, error) {
+func (l *app) named(name string) (*lab.Lab, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -82,8 +86,8 @@ func (l *labFlags) named(name string) (*lab.Lab, error) {
 
 // meant is the name of the lab where the user gave none: the one of the
 // fleet's file, or where there is no file, the only one that is up.
-func (l *labFlags) meant() (string, error) {
-	sources, err := l.readSources()
+func (l *app) meant() (string, error) {
+	sources, err := l.ReadSources()
 	if err == nil {
 		// Its mistakes are for check and up to speak about.
 		if f, _ := config.Parse(sources); f != nil && f.Name != "" {
@@ -101,22 +105,22 @@ func (l *labFlags) meant() (string, error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}
-	return "", hint.New(fmt.Sprintf("no lab is up, and there is no %s here that would name one", l.files[0]), "moggy lab up --file FILE")
+	return "", hint.New(fmt.Sprintf("no lab is up, and there is no %s here that would name one", l.Files[0]), "moggy lab up --file FILE")
 }
 
-func (l *labFlags) stdio() lab.Stdio { return lab.Stdio{In: l.stdin, Out: l.stdout, Err: l.stderr} }
+func (l *app) stdio() lab.Stdio { return lab.Stdio{In: l.Stdin, Out: l.Stdout, Err: l.Stderr} }
 
 // passed turns a command's exit code into ours.
 func passed(code int, err error) error {
 	if err != nil || code == 0 {
 		return err
 	}
-	return exitCode(code)
+	return cli.ExitCode(code)
 }
 
-// completeLabNode offers the names of the lab's nodes to the shell, and with
+// completeNode offers the names of the lab's nodes to the shell, and with
 // sites those of its sites too.
-func (l *labFlags) completeLabNode(most int, sites bool) cobra.CompletionFunc {
+func (l *app) completeNode(most int, sites bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		f := l.fleetForCompletion()
 		if len(args) >= most || f == nil {
@@ -127,15 +131,15 @@ func (l *labFlags) completeLabNode(most int, sites bool) cobra.CompletionFunc {
 			names = append(names, string(n.Name)+"\t"+string(n.Site))
 		}
 		if sites {
-			more, _ := l.completeLabSite(cmd, args, toComplete)
+			more, _ := l.completeSite(cmd, args, toComplete)
 			names = append(names, more...)
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// completeLabSite offers the names of the lab's sites to the shell.
-func (l *labFlags) completeLabSite(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+// completeSite offers the names of the lab's sites to the shell.
+func (l *app) completeSite(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	var names []string
 	if f := l.fleetForCompletion(); f != nil {
 		for _, s := range f.Sites {
@@ -147,13 +151,13 @@ func (l *labFlags) completeLabSite(*cobra.Command, []string, string) ([]string, 
 
 // fleetForCompletion is the lab's fleet, or where only root can look at it the
 // file's; nil where there is neither.
-func (l *labFlags) fleetForCompletion() *fleet.Fleet {
+func (l *app) fleetForCompletion() *fleet.Fleet {
 	if theLab, err := l.open(); err == nil {
 		if f, err := theLab.Fleet(); err == nil {
 			return f
 		}
 	}
-	sources, err := l.readSources()
+	sources, err := l.ReadSources()
 	if err != nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package main
+package labcmd
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/lab"
 )
 
-func newLabUpCommand(l *labFlags) *cobra.Command {
+func newUpCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
 		Short: "Boot the fleet's machines",
@@ -31,7 +31,7 @@ What is left half-made by an error or by Ctrl-C it takes away again.`,
   moggy lab up --file examples/cats/fleet.hcl --name rehearsal`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, err := l.loadFleet()
+			f, err := l.LoadFleet()
 			if err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ What is left half-made by an error or by Ctrl-C it takes away again.`,
 			for _, n := range f.Nodes {
 				names = append(names, string(n.Name))
 			}
-			took, err := theLab.Up(cmd.Context(), f, l.board(names...))
+			took, err := theLab.Up(cmd.Context(), f, l.Board(names...))
 			if errors.Is(err, context.Canceled) {
 				return upInterrupted(took)
 			}
@@ -69,22 +69,22 @@ func upInterrupted(took lab.Timing) error {
 	return hint.Wrap(errInterrupted, "moggy lab status shows what is on; moggy lab up goes on")
 }
 
-func (l *labFlags) tellUp(theLab *lab.Lab, f *fleet.Fleet, took lab.Timing) {
+func (l *app) tellUp(theLab *lab.Lab, f *fleet.Fleet, took lab.Timing) {
 	second := func(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 	switch {
 	case !took.Fresh && took.Booted == 0:
-		fmt.Fprintf(l.stderr, "lab %s was up already, with all of its %d machines\n", theLab.Name(), len(f.Nodes))
+		fmt.Fprintf(l.Stderr, "lab %s was up already, with all of its %d machines\n", theLab.Name(), len(f.Nodes))
 	case !took.Fresh:
-		fmt.Fprintf(l.stderr, "lab %s was up already; booted %d of its %d machines in %s\n",
+		fmt.Fprintf(l.Stderr, "lab %s was up already; booted %d of its %d machines in %s\n",
 			theLab.Name(), took.Booted, len(f.Nodes), second(took.Boot))
 	default:
-		fmt.Fprintf(l.stderr, "lab %s is up: root file system %s, network %s, boot %s\n",
+		fmt.Fprintf(l.Stderr, "lab %s is up: root file system %s, network %s, boot %s\n",
 			theLab.Name(), second(took.Root), second(took.Network), second(took.Boot))
-		fmt.Fprintf(l.stderr, "as the operator in its internet: moggy lab run -- moggy apply\n")
+		fmt.Fprintf(l.Stderr, "as the operator in its internet: moggy lab run -- moggy apply\n")
 	}
 }
 
-func newLabDownCommand(l *labFlags) *cobra.Command {
+func newDownCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "Take the lab away, with everything its machines wrote",
@@ -106,7 +106,7 @@ no lab.`,
 // serveCommand is what the lab starts of itself to serve its internet.
 const serveCommand = "serve"
 
-func newLabServeCommand(l *labFlags) *cobra.Command {
+func newServeCommand(l *app) *cobra.Command {
 	return &cobra.Command{
 		Use:    serveCommand + " NAME",
 		Short:  "Serve the lab's internet (the lab starts this itself)",

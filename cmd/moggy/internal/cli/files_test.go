@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -11,10 +11,10 @@ import (
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
-// lockedApp is an app beside a fleet's file, and that fleet.
-func lockedApp(t *testing.T) (*app, *fleet.Fleet) {
+// lockedApp is an App beside a fleet's file, and that fleet.
+func lockedApp(t *testing.T) (*App, *fleet.Fleet) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "examples", "cats", "fleet.hcl"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "examples", "cats", "fleet.hcl"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,9 +23,9 @@ func lockedApp(t *testing.T) (*app, *fleet.Fleet) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	a := newApp(strings.NewReader(""), &out, &out)
-	a.files = []string{file}
-	f, err := a.loadFleet()
+	a := New("0.0.0-test", strings.NewReader(""), &out, &out)
+	a.Files = []string{file}
+	f, err := a.LoadFleet()
 	if err != nil {
 		t.Fatalf("%v: %s", err, &out)
 	}
@@ -34,21 +34,21 @@ func lockedApp(t *testing.T) (*app, *fleet.Fleet) {
 
 func TestLockIsSavedBesideTheFleet(t *testing.T) {
 	a, f := lockedApp(t)
-	l, err := a.loadLock(f)
+	l, err := a.LoadLock(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(filepath.Dir(a.files[0]), "fleet.lock.hcl")
+	name := filepath.Join(filepath.Dir(a.Files[0]), "fleet.lock.hcl")
 	if l.Name() != name {
 		t.Errorf("the lock is %s, want %s", l.Name(), name)
 	}
 	for generation := 1; generation <= 2; generation++ {
 		lock := l.Lock()
 		lock.Fleet, lock.Generation = f.Name, generation
-		if err := a.saveLock(l, lock); err != nil {
+		if err := a.SaveLock(l, lock); err != nil {
 			t.Fatal(err)
 		}
-		again, err := a.loadLock(f)
+		again, err := a.LoadLock(f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,11 +71,11 @@ func TestLockIsSavedBesideTheFleet(t *testing.T) {
 
 func TestLockThatSomebodyElseChanged(t *testing.T) {
 	a, f := lockedApp(t)
-	mine, err := a.loadLock(f)
+	mine, err := a.LoadLock(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := a.loadLock(f)
+	theirs, err := a.LoadLock(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,10 +84,10 @@ func TestLockThatSomebodyElseChanged(t *testing.T) {
 		lock.Fleet, lock.Generation = f.Name, lock.Generation+1
 		return lock
 	}
-	if err := a.saveLock(theirs, save(theirs)); err != nil {
+	if err := a.SaveLock(theirs, save(theirs)); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.saveLock(mine, save(mine)); err == nil {
+	if err := a.SaveLock(mine, save(mine)); err == nil {
 		t.Error("wrote over what another moggy saved")
 	}
 }
@@ -101,7 +101,7 @@ func TestReplaceFileKeepsLinkAndMode(t *testing.T) {
 	if err := os.Symlink("target", link); err != nil {
 		t.Fatal(err)
 	}
-	if err := replaceFile(link, []byte("new")); err != nil {
+	if err := ReplaceFile(link, []byte("new")); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Lstat(link)

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -19,35 +19,35 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-// loadFleet reads the fleet from its files. Mistakes and warnings go to
+// LoadFleet reads the fleet from its files. Mistakes and warnings go to
 // stderr; with a mistake there is no fleet, and the error is an exit code.
-func (a *app) loadFleet() (*fleet.Fleet, error) {
-	sources, err := a.readSources()
+func (a *App) LoadFleet() (*fleet.Fleet, error) {
+	sources, err := a.ReadSources()
 	if err != nil {
 		return nil, err
 	}
 	f, diags := config.Parse(sources)
-	return f, a.tell(diags)
+	return f, a.Tell(diags)
 }
 
-// loadLock reads the lock that stands beside the fleet's first file. Where
+// LoadLock reads the lock that stands beside the fleet's first file. Where
 // there is none yet, it is a new one.
-func (a *app) loadLock(f *fleet.Fleet) (*lock.File, error) {
-	l, diags, err := a.readLock()
+func (a *App) LoadLock(f *fleet.Fleet) (*lock.File, error) {
+	l, diags, err := a.ReadLock()
 	if err != nil {
 		return nil, err
 	}
 	if l != nil {
 		diags = append(diags, l.Check(f)...)
 	}
-	return l, a.tell(diags)
+	return l, a.Tell(diags)
 }
 
-// readLock is loadLock before anything is said about it. The lock is nil
+// ReadLock is LoadLock before anything is said about it. The lock is nil
 // where it has mistakes.
-func (a *app) readLock() (*lock.File, source.Diagnostics, error) {
-	name := lockName(a.files[0])
-	content, err := readFile(name)
+func (a *App) ReadLock() (*lock.File, source.Diagnostics, error) {
+	name := LockName(a.Files[0])
+	content, err := ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return lock.New(name), nil, nil
 	}
@@ -58,11 +58,11 @@ func (a *app) readLock() (*lock.File, source.Diagnostics, error) {
 	return l, diags, nil
 }
 
-// saveLock writes the lock beside the fleet's first file. A reader, and a
+// SaveLock writes the lock beside the fleet's first file. A reader, and a
 // machine that loses power, has the old text or the new one, whole.
-func (a *app) saveLock(l *lock.File, next *fleet.Lock) error {
+func (a *App) SaveLock(l *lock.File, next *fleet.Lock) error {
 	before := l.Text()
-	now, err := readFile(l.Name())
+	now, err := ReadFile(l.Name())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -76,33 +76,33 @@ func (a *app) saveLock(l *lock.File, next *fleet.Lock) error {
 	if bytes.Equal(before, text) {
 		return nil
 	}
-	return replaceFile(l.Name(), text)
+	return ReplaceFile(l.Name(), text)
 }
 
-// tell prints diagnostics, and gives the exit code where one is a mistake.
-func (a *app) tell(diags source.Diagnostics) error {
-	if err := diags.Write(a.stderr, a.palette(a.stderr)); err != nil {
+// Tell prints diagnostics, and gives the exit code where one is a mistake.
+func (a *App) Tell(diags source.Diagnostics) error {
+	if err := diags.Write(a.Stderr, a.Palette(a.Stderr)); err != nil {
 		return err
 	}
 	if diags.Mistakes() > 0 {
-		return exitCode(1)
+		return ExitCode(1)
 	}
 	return nil
 }
 
-// lockName is the lock's name beside a fleet's file: fleet.hcl has
+// LockName is the lock's name beside a fleet's file: fleet.hcl has
 // fleet.lock.hcl.
-func lockName(file string) string { return strings.TrimSuffix(file, ".hcl") + source.LockSuffix }
+func LockName(file string) string { return strings.TrimSuffix(file, ".hcl") + source.LockSuffix }
 
-// readSources reads the fleet's files, each once.
-func (a *app) readSources() ([]source.Text, error) {
+// ReadSources reads the fleet's files, each once.
+func (a *App) ReadSources() ([]source.Text, error) {
 	var out []source.Text
 	var seen []fs.FileInfo
-	for _, name := range a.files {
+	for _, name := range a.Files {
 		if base, isLock := strings.CutSuffix(name, source.LockSuffix); isLock {
 			return nil, hint.New(name+": a lock, which moggy finds by itself", "-f %s", base+".hcl")
 		}
-		content, err := readFile(name)
+		content, err := ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, hint.Wrap(err, "moggy init writes one to start from; -f FILE names another")
 		}
@@ -124,15 +124,15 @@ func (a *app) readSources() ([]source.Text, error) {
 	return out, nil
 }
 
-// readFile reads a file that a person wrote: nothing but a regular file, and
+// ReadFile reads a file that a person wrote: nothing but a regular file, and
 // no more than a fleet may have.
-func readFile(name string) ([]byte, error) {
+func ReadFile(name string) ([]byte, error) {
 	info, err := os.Stat(name) // before opening: that would wait at a pipe
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%s: %w", name, errNoFile)
 	case err != nil:
-		return nil, plainPathError(name, err)
+		return nil, PlainPathError(name, err)
 	case info.IsDir():
 		return nil, hint.New(name+": a directory, not a file", "-f %s", filepath.Join(name, "fleet.hcl"))
 	case !info.Mode().IsRegular():
@@ -142,12 +142,12 @@ func readFile(name string) ([]byte, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, plainPathError(name, err)
+		return nil, PlainPathError(name, err)
 	}
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, source.MaxSize+1))
 	if err != nil {
-		return nil, plainPathError(name, err)
+		return nil, PlainPathError(name, err)
 	}
 	if len(content) > source.MaxSize { // it grew, or its size was not told
 		return nil, tooLarge(name)
@@ -167,32 +167,32 @@ func tooLarge(name string) error {
 	return hint.New(fmt.Sprintf("%s: larger than %d MB: this is no fleet file", name, source.MaxSize>>20), "-f FILE names another")
 }
 
-// plainPathError names the file once and the cause, not the system call.
-func plainPathError(name string, err error) error {
+// PlainPathError names the file once and the cause, not the system call.
+func PlainPathError(name string, err error) error {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// replaceFile puts content in the place of a file, or of none, so that power
+// ReplaceFile puts content in the place of a file, or of none, so that power
 // may fail at any moment: what is on disk afterwards is whole. A link to the
 // file stays one.
-func replaceFile(name string, content []byte) error {
+func ReplaceFile(name string, content []byte) error {
 	if target, err := filepath.EvalSymlinks(name); err == nil {
 		name = target
 	}
 	err := renameio.WriteFile(name, content, 0o644, renameio.WithExistingPermissions(), renameio.WithTempDir(filepath.Dir(name)))
 	if err != nil {
-		return plainPathError(name, err)
+		return PlainPathError(name, err)
 	}
 	dir, err := os.Open(filepath.Dir(name)) // the rename itself is in the directory
 	if err != nil {
-		return plainPathError(name, err)
+		return PlainPathError(name, err)
 	}
 	defer dir.Close()
 	if err := dir.Sync(); err != nil {
-		return plainPathError(name, err)
+		return PlainPathError(name, err)
 	}
 	return nil
 }

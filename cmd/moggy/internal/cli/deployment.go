@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"os/user"
+	"path/filepath"
+
+	"github.com/moggyfleet/moggy/internal/deploy"
+	transport "github.com/moggyfleet/moggy/internal/deploy/ssh"
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// Deployment opens the fleet that the files describe. Whoever has it closes
+// it, which ends the shared connections.
+func (a *App) Deployment() (*deploy.Deployment, func(), error) {
+	f, err := a.LoadFleet()
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := a.LoadLock(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, done, err := a.NewDeployment(f, func(l *fleet.Lock) error { return a.SaveLock(file, l) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, done, d.Open(file.Lock())
+}
+
+// NewDeployment is a deployment of the fleet that keeps its lock by save, and
+// that is not opened yet. Whoever has it closes it.
+func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*deploy.Deployment, func(), error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	binaries, err := deploy.FindBinaries(exe)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := transport.New(filepath.Dir(a.Files[0]))
+	if err != nil {
+		return nil, nil, err
+	}
+	names := make([]string, 0, len(f.Nodes))
+	for _, n := range f.Nodes {
+		names = append(names, string(n.Name))
+	}
+	return &deploy.Deployment{
+		Fleet: f, SSH: client, Binaries: binaries, By: Whoami(), Version: a.Version, Commit: commitOf(context.Background(), a.Files),
+		Progress: a.Board(names...),
+		Accept:   a.askHostKey(),
+		Save:     save,
+	}, client.Close, nil
+}
+
+// Whoami names the operator for those who find a node at work: user@machine.
+func Whoami() string {
+	name, machine := "somebody", "somewhere"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if h, err := os.Hostname(); err == nil {
+		machine = h
+	}
+	return name + "@" + machine
+}
