@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -30,13 +31,16 @@ type holds struct {
 	end  context.CancelFunc
 	wait sync.WaitGroup
 	lost chan error // a node that somebody else took when we had lost it
-	have map[fleet.NodeName]bool
+	// session is what a node knows us by when we come back after a lost
+	// connection, whose other end may not have noticed yet.
+	session string
+	have    map[fleet.NodeName]bool
 }
 
 // hold holds all of the nodes, or none. The first is held before the others, so
 // that of two operators who come at once one is told at the door.
 func (d *Deployment) hold(ctx context.Context, names []fleet.NodeName) (*holds, error) {
-	h := &holds{lost: make(chan error, 1), have: make(map[fleet.NodeName]bool)}
+	h := &holds{lost: make(chan error, 1), have: make(map[fleet.NodeName]bool), session: rand.Text()}
 	h.ctx, h.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := h.add(ctx, d, names); err != nil {
 		h.release()
@@ -114,7 +118,7 @@ func taken(err error) bool {
 func (h *holds) keep(d *Deployment, name fleet.NodeName, answer chan<- error) {
 	first := true
 	for h.ctx.Err() == nil {
-		err := d.target(name).hold(h.ctx, func() {
+		err := d.target(name).hold(h.ctx, h.session, func() {
 			if first {
 				first = false
 				answer <- nil
@@ -149,7 +153,7 @@ func (h *holds) release() {
 
 // hold runs until ctx ends, or the connection. held is called once the node
 // says that it is.
-func (t target) hold(ctx context.Context, held func()) error {
+func (t target) hold(ctx context.Context, session string, held func()) error {
 	r, w := io.Pipe()
 	defer r.Close()
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -174,7 +178,7 @@ func (t target) hold(ctx context.Context, held func()) error {
 			}
 		}
 	}()
-	return said(t.run.Run(running, t.node, ssh.Command{Args: t.command("hold"), Stdin: r, Stdout: &firstLine{told: func(line []byte) {
+	return said(t.run.Run(running, t.node, ssh.Command{Args: t.command("hold", "--session", session), Stdin: r, Stdout: &firstLine{told: func(line []byte) {
 		if _, err := protocol.Decode[protocol.Done](line); err == nil {
 			held()
 		}

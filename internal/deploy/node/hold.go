@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/lock"
@@ -19,12 +20,15 @@ const HoldPatience = 20 * time.Second
 // Hold keeps other operators from holding the node while in gives a line at
 // least every patience. It says once that it has the node; it ends, and the
 // node is free, when in ends, is silent, or the process dies. Where somebody
-// else holds the node the error is ErrLocked and says who, and since when.
-func (n *Node) Hold(ctx context.Context, what string, patience time.Duration, in io.Reader, has func() error) error {
+// else holds the node the error is ErrLocked and says who, and since when; but a
+// hold of the same session, whose connection was lost, makes way for this one.
+func (n *Node) Hold(ctx context.Context, what, session string, patience time.Duration, in io.Reader, has func() error) error {
 	if err := n.Reports().Make(); err != nil {
 		return err
 	}
-	l, err := lock.Take(ctx, n.disk.Real(holdFile), lock.Holder{By: n.by, What: what, Since: n.now()})
+	l, err := lock.Take(ctx, n.disk.Real(holdFile), lock.Holder{
+		By: n.by, What: what, Since: n.now(), Session: session, Keeper: os.Getpid(),
+	})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,11 @@ func Run(ctx context.Context, env []string, name string, args ...string) ([]byte
 		if stderr.Len() > 0 {
 			said = LastLines(stderr.Bytes(), 4)
 		}
-		return out, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.Join(said, "; "))
+		err = fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+		if len(said) > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.Join(said, "; "))
+		}
+		return out, err
 	}
 	return out, nil
 }

@@ -30,19 +30,28 @@ type Holder struct {
 	What  string    `json:"what"` // "stage", "activate 42"
 	PID   int       `json:"pid,omitempty"`
 	Since time.Time `json:"since"`
+	// Session names whoever may take the lock over from Keeper, a process that
+	// has lost him: the same one, back over another connection. "" is nobody.
+	Session string `json:"session,omitempty"`
+	Keeper  int    `json:"keeper,omitempty"`
 }
 
 // Lock is a lock that we have.
 type Lock struct{ file *os.File }
 
 // Take takes the lock at path until Release, or until the process ends. When
-// somebody else has it, the error says who and since when, and is ErrLocked.
+// somebody else has it, the error says who and since when, and is ErrLocked. A
+// keeper of the same session is ended first.
 func Take(ctx context.Context, path string, who Holder) (*Lock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if err := flock(ctx, f); err != nil {
+	err = flock(ctx, f)
+	if errors.Is(err, unix.EWOULDBLOCK) && dismiss(f, who) {
+		err = flock(ctx, f)
+	}
+	if err != nil {
 		defer f.Close() // never locked
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, lockedBy(f)
@@ -52,6 +61,20 @@ func Take(ctx context.Context, path string, who Holder) (*Lock, error) {
 	l := &Lock{f}
 	l.sign(who)
 	return l, nil
+}
+
+// dismiss ends the keeper of the lock if it keeps it for the same session.
+func dismiss(f *os.File, who Holder) bool {
+	had, ok := holder(f)
+	return ok && who.Session != "" && had.Session == who.Session && had.Keeper > 1 &&
+		unix.Kill(had.Keeper, unix.SIGTERM) == nil
+}
+
+// holder reads who has the lock.
+func holder(f *os.File) (who Holder, ok bool) {
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, 4096))
+	ok = err == nil && json.Unmarshal(b, &who) == nil && who.By != ""
+	return who, ok
 }
 
 // Release gives the lock up.
@@ -88,9 +111,8 @@ func flock(ctx context.Context, f *os.File) error {
 
 // lockedBy is the error that says who has the lock.
 func lockedBy(f *os.File) error {
-	var who Holder
-	b, err := io.ReadAll(io.LimitReader(f, 4096))
-	if err != nil || json.Unmarshal(b, &who) != nil || who.By == "" {
+	who, ok := holder(f)
+	if !ok {
 		who.By = "somebody"
 	}
 	said := who.By

@@ -2,7 +2,10 @@ package lock
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +36,42 @@ func TestTwoHolds(t *testing.T) {
 	}
 	if err := l.Release(); err != nil || Held(path) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestSameSession: whoever comes back over another connection need not wait until
+// the keeper of the lost one notices.
+func TestSameSession(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hold.lock")
+	keeper := exec.Command("flock", "--no-fork", path, "sleep", "60")
+	if err := keeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		keeper.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() { keeper.Process.Kill(); <-ended })
+	for !Held(path) {
+		time.Sleep(time.Millisecond)
+	}
+	doc := fmt.Sprintf(`{"by":"nico@laptop","what":"apply","session":"S","keeper":%d}`, keeper.Process.Pid)
+	if err := os.WriteFile(path, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []string{"", "T"} {
+		if _, err := Take(t.Context(), path, Holder{By: "ada@desk", Session: other}); !errors.Is(err, ErrLocked) {
+			t.Errorf("session %q: %v, want it refused", other, err)
+		}
+	}
+	l, err := Take(t.Context(), path, Holder{By: "nico@laptop", Session: "S"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if err := l.Release(); err != nil {
+		t.Error(err)
 	}
 }
 

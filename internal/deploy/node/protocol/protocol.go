@@ -20,7 +20,8 @@
 //	moggy node back              answers lines of Event, as activate does
 //	moggy node invite            fleet.Invitation on stdin; answers Done
 //	moggy node hold              keeps other operators out while its stdin gives
-//	                             a line every few seconds; answers Done once it has
+//	                             a line every few seconds; answers Done once it has;
+//	                             --session S: another hold of S makes way for it
 //	moggy node history           answers History
 //	moggy node examine           answers fleet.Examination
 //

@@ -29,7 +29,8 @@ func (s Systemctl) DaemonReload(ctx context.Context) error {
 	return err
 }
 
-// Do runs systemctl with the verb. What failed or crashed before is forgotten
+// Do runs systemctl with the verb, and without its advice: it says of every
+// unit behind a link that its file has changed. What failed or crashed before is forgotten
 // first, or systemd would refuse to start it too often.
 func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
 	if len(units) == 0 {
@@ -38,7 +39,7 @@ func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
 	if verb == Start || verb == Restart {
 		s.Run(ctx, nil, "systemctl", append([]string{"reset-failed", "--"}, units...)...) //nolint:errcheck // units that systemd has not loaded yet have nothing to forget
 	}
-	_, err := s.Run(ctx, nil, "systemctl", append([]string{string(verb), "--no-ask-password", "--"}, units...)...)
+	_, err := s.Run(ctx, nil, "systemctl", append([]string{string(verb), "--no-ask-password", "--quiet", "--"}, units...)...)
 	return err
 }
 
