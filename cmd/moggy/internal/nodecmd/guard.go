@@ -40,18 +40,19 @@ func (n *app) guardCommand() *cobra.Command {
 }
 
 func (n *app) holdCommand() *cobra.Command {
-	var what string
+	var what, session string
 	cmd := &cobra.Command{
 		Use:   "hold",
 		Short: "Keep other operators from this node while stdin gives a line every few seconds",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return n.exit(n.node().Hold(cmd.Context(), what, node.HoldPatience, n.Stdin, func() error {
+			return n.exit(n.node().Hold(cmd.Context(), what, session, node.HoldPatience, n.Stdin, func() error {
 				return n.answer(protocol.Done{Hello: hello()})
 			}))
 		},
 	}
 	cmd.Flags().StringVar(&what, "what", "apply", "what `for`, in the words of others' errors")
+	cmd.Flags().StringVar(&session, "session", "", "a hold of the same `name` makes way: its operator is back over another connection")
 	return cmd
 }
 
