@@ -147,7 +147,7 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 			return errors.New("not carried out, nothing was changed")
 		}
 	}
-	if p, err = d.Apply(ctx, p, a.watched(ctx, o)); err != nil {
+	if p, err = d.Apply(ctx, p, a.watched(o)); err != nil {
 		return a.stopped(err)
 	}
 	a.tellGone(p)
@@ -160,7 +160,7 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 }
 
 // watched adds what a Ctrl-C does: the first ends ctx, the second everything.
-func (a *app) watched(ctx context.Context, o deploy.Options) deploy.Options {
+func (a *app) watched(o deploy.Options) deploy.Options {
 	kill := make(chan struct{})
 	o.Kill = kill
 	o.Told = func(underWay []fleet.NodeName) {

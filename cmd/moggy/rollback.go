@@ -83,7 +83,7 @@ func (a *app) rollback(ctx context.Context, args []string, yes, dryRun bool) err
 			return errors.New("not taken back, nothing was changed")
 		}
 	}
-	if err := d.Rollback(ctx, b, seen, a.watched(ctx, deploy.Options{})); err != nil {
+	if err := d.Rollback(ctx, b, seen, a.watched(deploy.Options{})); err != nil {
 		return a.stopped(err)
 	}
 	fmt.Fprintln(a.Stderr, "Taken back. The file still says what it said: the next apply brings that forth again.")
