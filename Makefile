@@ -9,7 +9,7 @@ GO      ?= go
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help up down build binaries test unit lab-test lint fmt fuzz bench deps clean
+.PHONY: help up down build binaries test unit lab-test test-faults lint fmt fuzz bench deps clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ unit:            ## the tests that need neither root nor a lab
 
 lab-test: deps build ## the tests on real machines and in real namespaces; needs root
 	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
+
+test-faults: deps build ## every fault that a change must survive, on real machines: about half an hour; FAULT=name for one
+	MOGGY_FAULTS=all MOGGY_FAULT=$(FAULT) $(GO) test -count 1 -timeout 90m -v -run '^TestLab(Faults|Skew)$$' ./cmd/moggy
 
 lint:            ## the linters, pinned in tools/go.mod
 	$(LINT) run ./...

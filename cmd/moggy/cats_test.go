@@ -452,7 +452,7 @@ func (o *operator) until(what string, holds func() bool) {
 // tells the longest time without an answer.
 func (o *operator) pinging(node, address string) (stop func() time.Duration) {
 	o.t.Helper()
-	cmd := exec.Command(o.moggy, "lab", "exec", "--name", o.lab, node, "--", "ping", "-D", "-i", "0.1", "-w", "60", address)
+	cmd := exec.Command(o.moggy, "lab", "exec", "--name", o.lab, node, "--", "ping", "-D", "-i", "0.1", "-w", "400", address)
 	cmd.Dir = o.dir
 	var out bytes.Buffer
 	cmd.Stdout = &out

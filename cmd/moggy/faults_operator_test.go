@@ -1,0 +1,112 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// operatorFaults are what happens at the operator's end.
+func operatorFaults() []fault {
+	return []fault{
+		{"Ctrl-C", true, func(o *operator) {
+			o.change()
+			o.holdAt("ari", "link")
+			u := o.start("apply", "--yes")
+			o.reached("ari", "link", u)
+			u.signal(syscall.SIGINT)
+			o.release("ari")
+			if code, out := u.end(patience); code == 0 {
+				o.t.Errorf("an interrupted apply ended with 0\n%s", out)
+			}
+		}},
+		{"two operators", true, func(o *operator) {
+			o.change()
+			o.holdAt("ari", "switch")
+			u := o.start("apply", "--yes")
+			o.reached("ari", "switch", u)
+			second := o.elsewhere()
+			r := second.remote("apply", "--yes")
+			if r.code == 0 || !strings.Contains(r.err, "locked by") || !strings.Contains(r.err, "since") {
+				o.t.Errorf("the second apply: exit code %d, want a refusal that says who and since when\n%s%s", r.code, r.out, r.err)
+			}
+			o.t.Logf("the second operator reads:\n%s", r.err)
+			u.signal(syscall.SIGKILL) // the holder dies
+			<-u.done
+			o.release("ari")
+			started := time.Now()
+			o.until("the dead holder's lock is taken over", func() bool { return second.remote("apply", "--yes").code == 0 })
+			o.t.Logf("taken over %.1f s after the holder died", time.Since(started).Seconds())
+			o.write("fleet.lock.hcl", []byte(second.lockText())) // as git would bring it
+		}},
+		{"an operator whose key is removed by this very apply", false, func(o *operator) {
+			was := o.fleetFile()
+			for _, n := range []string{"cosmo", "maco", "miki", "ari", "ziggy", "bianco"} {
+				o.sh(n, "mv /root/.ssh/authorized_keys /root/.ssh/kept 2>/dev/null || true")
+			}
+			ssh := o.remote("status")
+			if ssh.code != 0 {
+				o.t.Fatalf("the operator's key is not the one that lets him in\n%s%s", ssh.out, ssh.err)
+			}
+			o.edit(func(file string) string {
+				return regexp.MustCompile(`nico\s*=\s*"[^"]*"`).ReplaceAllString(file, `nico = "`+o.newKeyOf("other")+`"`)
+			})
+			r := o.remote("apply", "--yes")
+			if r.code == 0 || !strings.Contains(r.err, "key") {
+				o.t.Errorf("apply: exit code %d, want a refusal that names the key\n%s", r.code, r.err)
+			}
+			o.t.Logf("the operator reads:\n%s", r.err)
+			o.write("fleet.hcl", []byte(was))
+			o.until("the nodes are back", func() bool { return o.summary().Up == 6 })
+			for _, n := range []string{"cosmo", "maco", "miki", "ari", "ziggy", "bianco"} {
+				o.sh(n, "mv /root/.ssh/kept /root/.ssh/authorized_keys 2>/dev/null || true")
+			}
+		}},
+		{"a lock that is corrupted, truncated, from the future, gone", true, func(o *operator) {
+			whole := o.lockText()
+			for what, text := range map[string]string{
+				"corrupted": strings.Replace(whole, "mesh_key", "mesh\x00key", 1),
+				"truncated": whole[:len(whole)/2],
+				"newer":     regexp.MustCompile(`(?m)^version( *)= 1`).ReplaceAllString(whole, "version = 99"),
+				"empty":     "",
+			} {
+				if text == whole {
+					o.t.Fatalf("the %s lock is the whole one", what)
+				}
+				o.write("fleet.lock.hcl", []byte(text))
+				r := o.remote("apply", "--yes")
+				if r.code == 0 || !strings.Contains(r.err, "fleet.lock.hcl") {
+					o.t.Errorf("%s lock: exit code %d, want a refusal that names it\n%s", what, r.code, r.err)
+				}
+			}
+			os.Remove(filepath.Join(o.dir, "fleet.lock.hcl"))
+			r := o.mustRemote("adopt", "--lock", "--yes", "--accept-new")
+			o.t.Logf("adopt --lock took %.1f s\n%s", r.took.Seconds(), r.err)
+			for _, line := range regexp.MustCompile(`(?m)^\s*(mesh_key|v4|v6)\s*=.*$`).FindAllString(whole, -1) {
+				if !strings.Contains(squeeze(o.lockText()), squeeze(line)) {
+					o.t.Errorf("the lock made anew lacks %q", line)
+				}
+			}
+		}},
+	}
+}
+
+func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// elsewhere is a second operator with a checkout of his own.
+func (o *operator) elsewhere() *operator {
+	o.t.Helper()
+	second := *o
+	second.dir = o.t.TempDir()
+	for _, name := range []string{"fleet.hcl", "fleet.lock.hcl"} {
+		b, err := os.ReadFile(filepath.Join(o.dir, name))
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		second.write(name, b)
+	}
+	return &second
+}
