@@ -73,12 +73,16 @@ func (o *operator) strike(step string, strike func(o *operator, node string)) {
 	}
 	strike(o, node)
 	code, out := u.end(patience)
-	o.t.Logf("the apply that it struck ended with %d: %s", code, lastLine(out))
+	o.t.Logf("the apply that it struck ended with %d: %s", code, said(out))
 }
 
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return lines[len(lines)-1]
+// said is what an operator reads at the end.
+func said(out string) string {
+	i := strings.Index(out, "moggy: error:")
+	if i < 0 {
+		return strings.TrimSpace(out[strings.LastIndexByte(strings.TrimSpace(out), '\n')+1:])
+	}
+	return strings.TrimSpace(out[i:])
 }
 
 // diskFaults are what a machine's disk does.

@@ -45,7 +45,7 @@ func TestLabFaults(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	all := os.Getenv("MOGGY_FAULTS") == "all"
+	all := allFaults()
 	only := os.Getenv("MOGGY_FAULT") // a part of a name, to look into one
 	for _, f := range slices.Concat(calmFaults(), stepFaults(o.with(t)), diskFaults(), operatorFaults(), buildFaults(), fleetFaults()) {
 		if only != "" && !strings.Contains(f.name, only) || only == "" && !all && !f.brief {
@@ -64,6 +64,9 @@ func TestLabFaults(t *testing.T) {
 		}
 	}
 }
+
+// allFaults says whether every fault shall happen: make test-faults.
+func allFaults() bool { return os.Getenv("MOGGY_FAULTS") == "all" }
 
 // aftermath is the promise: every node reachable, on a whole generation, and a
 // plain apply converges.

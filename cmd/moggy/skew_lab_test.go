@@ -15,7 +15,7 @@ const firstRelease = "a48e094560d2"
 // TestLabSkew has moggys of two ages in one fleet: the operator's newer than the
 // nodes', both on the mesh, and the operator's older.
 func TestLabSkew(t *testing.T) {
-	if os.Getenv("MOGGY_FAULTS") != "all" {
+	if !allFaults() {
 		t.Skip("builds an older moggy: make test-faults")
 	}
 	o := newFew(t, "test-skew")
