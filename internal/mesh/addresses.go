@@ -37,10 +37,11 @@ func (a *Agent) watchAddresses(ctx context.Context) error {
 		case first || !slices.Equal(now, last) || routes != lastRoutes:
 			a.mu.Lock()
 			a.engine.SetLocal(now)
-			if !first {
-				a.engine.Moved(time.Now())
-			}
 			a.mu.Unlock()
+			if !first {
+				a.log.Info("own addresses or routes changed")
+				a.moved()
+			}
 			a.poke()
 			last, lastRoutes = now, routes
 		}

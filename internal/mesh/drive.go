@@ -51,6 +51,9 @@ func (a *Agent) drive(ctx context.Context) error {
 	defer timer.Stop()
 	alive := time.NewTicker(orForever(a.opt.Watchdog))
 	defer alive.Stop()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	var clocks sleepWatch
 	for {
 		select {
 		case <-ctx.Done():
@@ -61,6 +64,13 @@ func (a *Agent) drive(ctx context.Context) error {
 		case <-alive.C:
 			a.opt.Notify("WATCHDOG=1")
 			continue
+		case <-second.C:
+			slept := clocks.look(readClocks())
+			if slept == 0 {
+				continue
+			}
+			a.log.Info("machine was asleep", fieldFor, slept)
+			a.moved()
 		case <-a.wake:
 		case <-timer.C:
 		}
@@ -73,6 +83,13 @@ func (a *Agent) drive(ctx context.Context) error {
 		timer.Reset(a.step(now).Sub(now))
 		a.handshakes(now)
 	}
+}
+
+// moved makes the engine prove all paths anew.
+func (a *Agent) moved() {
+	a.mu.Lock()
+	a.engine.Moved(time.Now())
+	a.mu.Unlock()
 }
 
 func orForever(d time.Duration) time.Duration {

@@ -3,6 +3,7 @@ package mesh
 // The names of fields in the log, all of them.
 const (
 	fieldError  = "error"
+	fieldFor    = "for"
 	fieldFrom   = "from"
 	fieldKey    = "key"
 	fieldNode   = "node"

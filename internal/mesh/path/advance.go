@@ -111,7 +111,14 @@ func (e *Engine) probe(now time.Time, p *peer, t *track) {
 		t.next = now.Add(Active) // nothing to send it by
 		return
 	}
+	if again := t.sent.Add(Burst / 2); now.Before(again) {
+		// Whatever asks for it: two ends that answer pings with pings must not
+		// drive each other on.
+		t.next = again
+		return
+	}
 	t.tries++
+	t.sent = now
 	every := e.interval(now, p, t)
 	if every == 0 {
 		t.next = time.Time{}

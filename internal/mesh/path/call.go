@@ -21,12 +21,28 @@ const (
 	sightingFor = 2 * KeepaliveMax
 )
 
-// sighted notes what we look like from a hub.
+// sighted notes what we look like from a hub. If that changed, the NAT before us
+// forgot us, or we moved: then no other hub can reach us either, until it hears
+// from us.
 func (e *Engine) sighted(now time.Time, p *peer, seen netip.AddrPort) {
 	if !p.Hub {
 		return
 	}
 	s := e.seen[p.ID]
+	was := s.v6
+	if seen.Addr().Is4() {
+		was = s.v4
+	}
+	if was.IsValid() && was != seen && now.Sub(e.shifted) > Background {
+		e.shifted = now
+		for _, h := range e.hubs {
+			for _, t := range h.tracks {
+				if h != p && t.route.Direct() {
+					t.next = minTime(t.next, now)
+				}
+			}
+		}
+	}
 	if seen.Addr().Is4() {
 		s.v4, s.at4 = seen, now
 	} else {

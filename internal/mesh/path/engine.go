@@ -37,6 +37,8 @@ type Engine struct {
 	local []netip.AddrPort
 	seen  map[wire.ID]sighting // by hub and family: what we look like from there
 
+	shifted time.Time // when that last changed
+
 	out []Decision
 }
 
@@ -155,9 +157,20 @@ func (e *Engine) setTracks(now time.Time, p *peer) {
 // that look for a direct route.
 func (e *Engine) SetLocal(addrs []netip.AddrPort) { e.local = addrs }
 
-// Moved says that this machine's addresses or routes changed: all that is in
-// use must be proven again, at once.
+// Moved says that this machine's addresses or routes changed, or that it slept:
+// all that is in use must be proven again, at once; and nothing is sent from an
+// address any more that SetLocal did not name.
 func (e *Engine) Moved(now time.Time) {
+	for _, p := range e.all {
+		if ip := p.egress.Local; ip.IsValid() && !slices.ContainsFunc(e.local, func(a netip.AddrPort) bool { return a.Addr() == ip }) {
+			p.egress.Local = netip.Addr{}
+			e.decide(p.egress)
+			if p.line.Addr.IsValid() && p.line.Addr == p.egress.Addr {
+				e.decide(Line{Hub: p.ID, Addr: p.line.Addr})
+			}
+			e.publish(p, "moved")
+		}
+	}
 	for _, p := range e.busy {
 		for _, t := range p.tracks {
 			if p.awake || p.Hub && t.route.Direct() {

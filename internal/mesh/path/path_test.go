@@ -3,6 +3,7 @@ package path
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -430,5 +431,43 @@ func TestFullPacketsLost(t *testing.T) {
 	flow(30 * time.Second)
 	if got := r.use[hubB].Route; got != direct {
 		t.Errorf("30 s after full packets pass again it goes by %v", got)
+	}
+}
+
+// TestNATForgot: a hub that sees us at another address than before says that the
+// NAT in between forgot us: the other hubs are told at once, but not again and
+// again where every packet comes from another port.
+func TestNATForgot(t *testing.T) {
+	r := newRig(t, fleetOf()...)
+	seen := func(hub wire.ID, sends []Send, port uint16) {
+		for _, s := range sends {
+			if p := s.Message.(wire.Probe); s.Peer == hub && p.Kind == wire.Ping {
+				r.e.Receive(r.now.Add(time.Millisecond), Source{Route: s.Route}, wire.Probe{
+					Kind: wire.Pong, Src: hub, Stamp: r.stamp(hub), Nonce: 1, Echo: p.Nonce, Size: 80,
+					Seen: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.77"), port),
+				})
+			}
+		}
+	}
+	first := r.run(0, nil)
+	seen(hubA, first, 40000)
+	seen(hubB, first, 40000)
+	probed := 0
+	for port := range uint16(8) { // a new port with every keepalive
+		for _, s := range r.run(KeepaliveMax/8, everything) {
+			if s.Peer == hubA {
+				probed++
+			}
+		}
+		r.e.doubt(r.now, r.e.peers[hubB])
+		seen(hubB, r.run(0, nil), 40001+port)
+		if port == 0 {
+			if again := r.run(10*time.Millisecond, everything); !slices.ContainsFunc(again, func(s Send) bool { return s.Peer == hubA }) {
+				t.Error("the other hub was not told")
+			}
+		}
+	}
+	if probed > 20 {
+		t.Errorf("%d probes of the other hub within %v", probed, KeepaliveMax)
 	}
 }

@@ -74,7 +74,7 @@ func (e *Engine) ping(now time.Time, from Source, p *peer, m wire.Probe) {
 	}
 	switch {
 	case (p.awake || now.Before(p.punchUntil)) && !t.proven(now, Background):
-		t.next = minTime(t.next, now) // open our side as well
+		t.next = minTime(t.next, maxTime(now, t.sent.Add(Burst))) // open our side as well
 		e.attend(p)
 	case p.awake && from.Route != p.primary && m.Flags&wire.Primary != 0:
 		e.doubt(now, p) // the peer left the route we use: does it still work?

@@ -11,6 +11,7 @@ type track struct {
 	static bool // from the configuration: never forgotten
 
 	next    time.Time // when to probe it; zero: not at all
+	sent    time.Time // when that was last done
 	flights []flight  // probes that are neither answered nor given up
 	tries   int       // probes since the peer woke
 

@@ -48,21 +48,6 @@ func TestLossy(t *testing.T) {
 	}
 }
 
-// TestNATReboots: the router forgets every mapping while its machines talk.
-func TestNATReboots(t *testing.T) {
-	c := newCats(8)
-	s := c.bianco.Ping(c.ari, 50*time.Millisecond)
-	back := c.cosmo.Ping(c.bianco, 50*time.Millisecond)
-	c.Run(20 * time.Second)
-	c.madrid.Reboot()
-	c.Run(10 * time.Second)
-	for name, s := range map[string]*Stream{"bianco to ari": s, "cosmo to bianco": back} {
-		if gap := s.Gap(c.Now()); gap > 3*time.Second {
-			t.Errorf("%s silent for %v", name, gap)
-		}
-	}
-}
-
 // TestOneFamilyLost: IPv6 breaks on the way to one hub; IPv4 still works.
 func TestOneFamilyLost(t *testing.T) {
 	c := newCats(9)
@@ -89,19 +74,25 @@ func TestOneFamilyLost(t *testing.T) {
 	}
 }
 
-// TestAllHubsButOne: two of three are gone for good.
+// TestAllHubsButOne: two of three are gone for good, whichever.
 func TestAllHubsButOne(t *testing.T) {
-	c := newCats(11)
-	c.cosmo.Stop()
-	c.miki.Stop()
-	c.Run(30 * time.Second)
-	for _, pair := range [][2]*Node{{c.bianco, c.ari}, {c.ziggy, c.bianco}, {c.maco, c.bianco}, {c.ari, c.maco}} {
-		s := pair[0].Ping(pair[1], 50*time.Millisecond)
-		c.Run(5 * time.Second)
-		s.Stop()
-		c.Run(time.Second)
-		if lost := s.Sent - s.Answered; lost > 5 {
-			t.Errorf("%s to %s: %d of %d lost", pair[0].Name, pair[1].Name, lost, s.Sent)
+	for i := range 3 {
+		c := newCats(uint64(11 + i))
+		left := []*Node{c.cosmo, c.maco, c.miki}[i]
+		for _, h := range []*Node{c.cosmo, c.maco, c.miki} {
+			if h != left {
+				h.Stop()
+			}
+		}
+		c.Run(30 * time.Second)
+		for _, pair := range [][2]*Node{{c.bianco, c.ari}, {c.ziggy, c.bianco}, {left, c.bianco}, {c.ari, left}} {
+			s := pair[0].Ping(pair[1], 50*time.Millisecond)
+			c.Run(5 * time.Second)
+			s.Stop()
+			c.Run(time.Second)
+			if lost := s.Sent - s.Answered; lost > 5 {
+				t.Errorf("with %s alone, %s to %s: %d of %d lost", left.Name, pair[0].Name, pair[1].Name, lost, s.Sent)
+			}
 		}
 	}
 }

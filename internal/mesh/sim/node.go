@@ -232,7 +232,7 @@ func (n *Node) carryOut() {
 	for d := range n.engine.Decisions() {
 		switch d := d.(type) {
 		case path.Send:
-			if !n.sendFrame(d.Peer, d.Route, n.seal(d)) && d.Route.Direct() {
+			if !n.sendFrame(d.Peer, d.Route, d.Local, n.seal(d)) && d.Route.Direct() {
 				n.engine.Failed(n.now(), d.Peer, d.Route)
 			}
 		case path.Use:
@@ -244,7 +244,7 @@ func (n *Node) carryOut() {
 		case path.Line:
 			n.peers[d.Hub].line = d
 		case path.Egress:
-			n.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr})
+			n.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr, Local: d.Local})
 		case path.Epoch:
 			n.relay.SetEpoch(d.Peer, d.Epoch)
 		}
@@ -280,9 +280,9 @@ func (n *Node) seal(d path.Send) []byte {
 }
 
 // sendFrame sends by exactly that route; false means that this machine cannot.
-func (n *Node) sendFrame(id wire.ID, r path.Route, b []byte) bool {
+func (n *Node) sendFrame(id wire.ID, r path.Route, local netip.Addr, b []byte) bool {
 	if r.Direct() {
-		return n.send(r.Addr, b)
+		return n.send(r.Addr, local, b)
 	}
 	hub := n.peers[r.Hub]
 	if hub == nil || !hub.line.Addr.IsValid() {
@@ -292,15 +292,16 @@ func (n *Node) sendFrame(id wire.ID, r path.Route, b []byte) bool {
 	hub.counter++
 	frame := append(make([]byte, wire.RelaySize), b...)
 	pair.PutForward(frame, b, id, wire.Stamp{Epoch: n.engine.Epoch(), Counter: hub.counter}, 1)
-	return n.send(hub.line.Addr, frame)
+	return n.send(hub.line.Addr, hub.line.Local, frame)
 }
 
-func (n *Node) send(to netip.AddrPort, b []byte) bool {
+// send sends from the address local, or from any that fits if it is invalid.
+func (n *Node) send(to netip.AddrPort, local netip.Addr, b []byte) bool {
 	if n.Refuse != nil && n.Refuse(to) {
 		return false
 	}
 	for _, a := range n.addrs {
-		if a.Is4() == to.Addr().Is4() {
+		if a == local || !local.IsValid() && a.Is4() == to.Addr().Is4() {
 			n.w.Sent.Packets++
 			n.w.Sent.Bytes += len(b)
 			n.net.carry(Packet{netip.AddrPortFrom(a, Port), to, b})
@@ -331,7 +332,7 @@ func (n *Node) frame(b []byte, from path.Source) {
 		hop, f, verdict := n.relay.Forward(n.now(), b)
 		switch verdict {
 		case relay.Sent:
-			n.send(hop.Addr, b)
+			n.send(hop.Addr, hop.Local, b)
 		case relay.Unknown:
 			n.engine.Meet(n.now(), f.From, from)
 			n.carryOut()

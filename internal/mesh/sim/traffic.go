@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -47,9 +48,9 @@ func (n *Node) sendData(id wire.ID, b []byte) {
 		n.engine.Traffic(now, id, t.Traffic)
 		n.work()
 	}
-	ok := n.sendFrame(id, t.use.Route, b)
+	ok := n.sendFrame(id, t.use.Route, t.use.Local, b)
 	if !t.use.Spare.IsZero() && (!ok || t.use.Hedge) {
-		n.sendFrame(id, t.use.Spare, b)
+		n.sendFrame(id, t.use.Spare, netip.Addr{}, b)
 	}
 }
 
