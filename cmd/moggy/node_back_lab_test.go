@@ -361,6 +361,9 @@ func (n backNode) powerless() {
 			n.t.Errorf("history: %+v", last)
 		}
 		n.t.Logf("at %s: %s, %s", step, last.Kind, last.Why)
+		if r := n.node(nil, "wait", fmt.Sprint(number)); r.code != 1 || last.By == "boot" && !strings.Contains(r.err, "the machine restarted meanwhile, and "+string(last.Kind)) {
+			n.t.Errorf("wait: exit code %d\n%s", r.code, r.err)
+		}
 		if n.t.Failed() {
 			n.t.Fatalf("no power at %s\n%s", step, n.sh("journalctl -b -q -o cat -u moggy-guard").out)
 		}

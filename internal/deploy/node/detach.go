@@ -91,6 +91,10 @@ func (n *Node) End(out protocol.Outcome, err error) protocol.Event {
 func (n *Node) LastReport(generation int) (ReportID, error) {
 	id, ok := n.Reports().Last(generation)
 	if !ok {
+		if turns, err := n.History(); err == nil && len(turns) > 0 && turns[len(turns)-1].By == "boot" {
+			last := turns[len(turns)-1]
+			return "", fmt.Errorf("generation %d: the machine restarted meanwhile, and %s: %s", generation, last.Kind, last.Why)
+		}
 		return "", hint.New(fmt.Sprintf("wait: no activation of generation %d since this machine started", generation),
 			"moggy status shows where the node stands")
 	}
