@@ -1,6 +1,9 @@
 package fleet
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Where a node keeps what the agent needs.
 const (
@@ -62,13 +65,59 @@ type MeshStatus struct {
 type PeerStatus struct {
 	Name     NodeName       `json:"name"`
 	Path     PathKind       `json:"path"`
-	Via      NodeName       `json:"via,omitempty"`     // the hub, when relayed
-	Endpoint netip.AddrPort `json:"endpoint,omitzero"` // where packets go
-	RTTMicro int64          `json:"rtt_us,omitempty"`  // µs, over that path; 0 = not measured yet
-	SinceSec int64          `json:"since_s,omitempty"` // seconds on this path
+	Via      NodeName       `json:"via,omitempty"`      // the hub, when relayed
+	Endpoint netip.AddrPort `json:"endpoint,omitzero"`  // where packets go
+	RTTMicro int64          `json:"rtt_us,omitempty"`   // µs, over that path; 0 = not measured yet
+	HeardMs  int64          `json:"heard_ms,omitempty"` // how old that is: ms since the last answer by that path
+	Loss     float64        `json:"loss,omitempty"`     // 0 to 1, of the last probes by that path, at most 32
+	SinceSec int64          `json:"since_s,omitempty"`  // seconds on this path
+	Why      string         `json:"why,omitempty"`      // this path came into use
 	RxBytes  uint64         `json:"rx_bytes,omitempty"`
 	TxBytes  uint64         `json:"tx_bytes,omitempty"`
+	// What this node relayed as a hub, in bytes: frames that came from that peer,
+	// and frames that were for it.
+	RelayedFrom uint64 `json:"relayed_from_bytes,omitempty"`
+	RelayedTo   uint64 `json:"relayed_to_bytes,omitempty"`
+	// Ways are all ways to the peer, best first; only where they were asked for.
+	Ways []Way `json:"ways,omitempty"`
 }
+
+// Stale is how old what is known of a path may be to be shown as the present: a
+// peer that nobody talks to is not probed, but for hubs.
+const Stale = 25 * time.Second
+
+// Known says whether the peer answered by its path lately enough.
+func (p PeerStatus) Known() bool {
+	return p.Path != PathNone && p.RTTMicro > 0 && time.Duration(p.HeardMs)*time.Millisecond <= Stale
+}
+
+// Way is one way to a peer, as an agent sees it.
+type Way struct {
+	Path     PathKind       `json:"path"`
+	Via      NodeName       `json:"via,omitempty"`
+	Endpoint netip.AddrPort `json:"endpoint,omitzero"`
+	State    WayState       `json:"state"`
+	RTTMicro int64          `json:"rtt_us,omitempty"`   // the best of the last; 0: never answered
+	HeardMs  int64          `json:"heard_ms,omitempty"` // since the last answer
+	Loss     float64        `json:"loss,omitempty"`
+	HeldSec  int64          `json:"held_s,omitempty"` // not returned to for so long
+	Tried    int64          `json:"tried,omitempty"`  // Unix seconds of the last attempt to punch through; 0: never
+	Why      string         `json:"why,omitempty"`    // it cannot be used, as far as is known
+}
+
+// WayState says what one way is worth.
+type WayState string
+
+// The states of a way, best first.
+const (
+	WayUsed   WayState = "in use"
+	WaySpare  WayState = "next in line"
+	WayProven WayState = "proven"
+	WayNarrow WayState = "narrow" // passes small packets only
+	WayLost   WayState = "lost"   // answered once, and does not now
+	WayUntold WayState = "no answer"
+	WayNone   WayState = "none" // there is no such way
+)
 
 // Invitation lets one machine join as one node, once. A hub holds the public
 // half, the token the private one.

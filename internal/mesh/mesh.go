@@ -113,6 +113,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.drive(ctx) })
 	g.Go(func() error { return a.watchAddresses(ctx) })
 	g.Go(func() error { return server.run(ctx) })
+	g.Go(func() error { return a.serveMetrics(ctx) })
 	g.Go(func() error {
 		select {
 		case <-a.dev.Done():

@@ -30,17 +30,27 @@ func (a *Agent) Status() fleet.MeshStatus {
 	for id, n := range a.nodes {
 		c := a.bind.Counters(id)
 		p := fleet.PeerStatus{Name: n.Name, Path: fleet.PathNone, RxBytes: c.RxBytes, TxBytes: c.TxBytes}
-		if v, ok := a.engine.View(id); ok && v.Reachable() {
+		p.RelayedFrom, p.RelayedTo = a.relay.Relayed(id)
+		if v, ok := a.engine.View(now, id); ok && v.Reachable() {
+			cur := v.Current()
 			p.Path = v.Route.Kind()
 			p.Via = a.nodes[v.Route.Hub].Name
 			p.Endpoint = a.bind.Underlay(id)
-			p.RTTMicro = v.Current().RTT.Microseconds()
-			p.SinceSec = int64(now.Sub(v.Since).Seconds())
+			p.RTTMicro, p.Loss, p.HeardMs = cur.RTT.Microseconds(), cur.Loss, heardMs(now, cur)
+			p.SinceSec, p.Why = int64(now.Sub(v.Since).Seconds()), v.Why
 		}
 		s.Peers = append(s.Peers, p)
 	}
 	slices.SortFunc(s.Peers, func(a, b fleet.PeerStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return s
+}
+
+// heardMs is how long ago a route answered; 0 for never, which no RTT says too.
+func heardMs(now time.Time, r path.RouteView) int64 {
+	if r.LastEcho.IsZero() {
+		return 0
+	}
+	return max(now.Sub(r.LastEcho).Milliseconds(), 0)
 }
 
 // server is the agent's HTTP on a unix socket.
@@ -66,6 +76,7 @@ func (a *Agent) listen() (*server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", a.getStatus)
 	mux.HandleFunc("GET /paths", a.getPaths)
+	mux.HandleFunc("GET /ways/{peer}", a.getWays)
 	mux.HandleFunc("GET /invitations", a.getInvitations)
 	mux.HandleFunc("POST /invitations", a.postInvitation)
 	return &server{&http.Server{
@@ -91,6 +102,19 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) {
 		a.probeAll(r.Context())
 	}
 	writeJSON(w, a.Status())
+}
+
+// getWays answers GET /ways/{peer}: all ways to one peer, probed first.
+func (a *Agent) getWays(w http.ResponseWriter, r *http.Request) {
+	a.probeAll(r.Context())
+	for _, p := range a.Status().Peers {
+		if string(p.Name) == r.PathValue("peer") {
+			p.Ways = a.ways(time.Now(), p.Name)
+			writeJSON(w, p)
+			return
+		}
+	}
+	http.Error(w, "no such peer", http.StatusNotFound)
 }
 
 // Route is one way to a peer, as GET /paths tells it.
@@ -119,7 +143,7 @@ func (a *Agent) getPaths(w http.ResponseWriter, _ *http.Request) {
 	a.mu.Lock()
 	out := make([]Routes, 0, len(a.nodes))
 	for id, n := range a.nodes {
-		v, _ := a.engine.View(id)
+		v, _ := a.engine.View(now, id)
 		r := Routes{Peer: n.Name, Awake: v.Awake}
 		for _, t := range v.Routes {
 			route := Route{
@@ -169,8 +193,9 @@ func (a *Agent) probeAll(ctx context.Context) {
 func (a *Agent) provenSince(t time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	now := time.Now()
 	for id := range a.nodes {
-		if v, ok := a.engine.View(id); ok && v.Current().LastEcho.Before(t) {
+		if v, ok := a.engine.View(now, id); ok && v.Current().LastEcho.Before(t) {
 			return false
 		}
 	}

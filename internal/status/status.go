@@ -196,7 +196,7 @@ func paths(nodes []Node) []Problem {
 			switch {
 			case state[p.Name] == Up && p.Path == fleet.PathNone:
 				cut[p.Name] = append(cut[p.Name], string(n.Name))
-			case state[p.Name] == Away && p.Path != fleet.PathNone && p.RTTMicro > 0:
+			case state[p.Name] == Away && p.Known():
 				reached[p.Name] = append(reached[p.Name], string(n.Name))
 			}
 		}

@@ -55,7 +55,7 @@ func answers() map[fleet.NodeName]Answer {
 	return map[fleet.NodeName]Answer{
 		"hub": {Seen: well(
 			fleet.PeerStatus{Name: "ari", Path: fleet.PathDirectV6, RTTMicro: 900},
-			fleet.PeerStatus{Name: "bianco", Path: fleet.PathDirectV4, RTTMicro: 31_000})},
+			fleet.PeerStatus{Name: "bianco", Path: fleet.PathDirectV4, RTTMicro: 31_000, HeardMs: 400})},
 		"ari": {Via: "hub", Seen: well(
 			fleet.PeerStatus{Name: "hub", Path: fleet.PathDirectV6, RTTMicro: 950},
 			fleet.PeerStatus{Name: "bianco", Path: fleet.PathRelayed, Via: "hub", RTTMicro: 48_000})},
@@ -85,6 +85,11 @@ func TestSummarise(t *testing.T) {
 			o.Drift = []fleet.Drift{{Path: "/etc/moggy/mesh.json", Kind: fleet.DriftChanged}}
 			o.System.DiskFree, o.System.MemFree = 4, 2
 			o.System.Clock = noon.Add(-365 * 24 * time.Hour)
+		},
+		"nobody talked for an hour": func(_ *fleet.Lock, a map[fleet.NodeName]Answer) {
+			a["hub"].Seen.Mesh.Peers[1].HeardMs = 3_600_000
+			a["bianco"] = Answer{Problem: "no answer within 2.5s"} // and so nobody knows
+			a["ari"].Seen.Mesh.Peers[1].HeardMs = 3_600_000
 		},
 		"no path between two": func(_ *fleet.Lock, a map[fleet.NodeName]Answer) {
 			a["ari"].Seen.Mesh.Peers[1] = fleet.PeerStatus{Name: "bianco", Path: fleet.PathNone}

@@ -67,8 +67,11 @@ func Paths(peers []fleet.PeerStatus) string {
 	var hubs []fleet.NodeName
 	for _, p := range peers {
 		name := string(p.Name)
-		if p.RTTMicro > 0 {
+		switch {
+		case p.Known():
 			name += " " + rtt(p.RTTMicro)
+		case p.Path != fleet.PathNone && p.RTTMicro > 0: // it was so then
+			name += " (" + Span(time.Duration(p.HeardMs)*time.Millisecond) + " ago)"
 		}
 		if p.Path == fleet.PathRelayed {
 			if len(relayed[p.Via]) == 0 {

@@ -98,7 +98,7 @@ func (e *Engine) summon(now time.Time, p *peer) time.Time {
 	e.call(now, p, true)
 	p.callAt = now.Add(time.Second << p.calls)
 	p.calls++
-	p.punchUntil = now.Add(punchFor)
+	p.punchUntil, p.punched = now.Add(punchFor), now
 	for _, t := range p.tracks {
 		if t.route.Direct() && !t.proven(now, Background) {
 			t.next = minTime(t.next, now)
@@ -137,6 +137,7 @@ func (e *Engine) called(now time.Time, p *peer, m wire.CallMe) {
 			t.misses = min(t.misses, missesDead-1)
 		}
 	}
+	p.named = m.Endpoints
 	p.punchUntil = now.Add(punchFor)
 	e.attend(p)
 	if !m.Answer || now.Sub(p.answeredAt) < time.Second/2 {

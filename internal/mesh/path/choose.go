@@ -284,7 +284,7 @@ func worthIt(cur, t *track, used time.Duration) bool {
 
 func (e *Engine) switchTo(now time.Time, p *peer, t *track, why string) {
 	old := p.primary
-	p.primary, p.since = t.route, now
+	p.primary, p.since, p.why = t.route, now, why
 	p.suspect = false
 	if p.awake {
 		t.next = minTime(t.next, now)

@@ -78,7 +78,7 @@ func TestOnlyAnEchoByThatRouteProves(t *testing.T) {
 				tt.edit(&p)
 				r.e.Receive(r.now.Add(time.Millisecond), Source{Route: tt.by}, p)
 			}
-			v, _ := r.e.View(hubB)
+			v, _ := r.e.View(r.now, hubB)
 			for _, route := range v.Routes {
 				proven := !route.LastEcho.IsZero()
 				if proven != (tt.want && route.Route == direct) {
@@ -208,7 +208,7 @@ func TestManyNewAddressesAreBounded(t *testing.T) {
 	if len(probed) > maxDiscovered {
 		t.Errorf("%d of 500 new addresses were probed within a second, want at most %d", len(probed), maxDiscovered)
 	}
-	if v, _ := r.e.View(node); len(v.Routes) > maxLearned+10 {
+	if v, _ := r.e.View(r.now, node); len(v.Routes) > maxLearned+10 {
 		t.Errorf("%d routes are kept", len(v.Routes))
 	}
 }
@@ -469,5 +469,27 @@ func TestNATForgot(t *testing.T) {
 	}
 	if probed > 20 {
 		t.Errorf("%d probes of the other hub within %v", probed, KeepaliveMax)
+	}
+}
+
+func TestFamilyOf(t *testing.T) {
+	for _, tt := range []struct {
+		endpoints []string
+		want      Family
+	}{
+		{nil, Family{}},
+		{[]string{"203.0.113.1:5", "[2001:db8::1]:5"}, Family{Known: true, V4: true, V6: true}},
+		{[]string{"192.0.2.1:7", "192.168.1.10:5"}, Family{Known: true, V4: true, NAT: true}},
+		{[]string{"192.0.2.1:7", "192.0.2.1:8", "192.168.1.10:5"}, Family{Known: true, V4: true, NAT: true, Varies: true}},
+		{[]string{"192.0.2.1:7", "100.64.0.3:5", "[2001:db8::1]:5"}, Family{Known: true, V4: true, V6: true, NAT: true}},
+		{[]string{"192.168.1.10:5", "[fd00::1]:5"}, Family{Known: true, V4: true}},
+	} {
+		var endpoints []netip.AddrPort
+		for _, s := range tt.endpoints {
+			endpoints = append(endpoints, at(s))
+		}
+		if got := familyOf(endpoints); got != tt.want {
+			t.Errorf("%v: %+v, want %+v", tt.endpoints, got, tt.want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -36,6 +37,7 @@ type peer struct {
 	// The choice.
 	primary, spare Route
 	since          time.Time // of primary
+	why            string    // and why
 	hedgeUntil     time.Time
 	published      Use
 
@@ -52,6 +54,8 @@ type peer struct {
 	callAt     time.Time
 	answeredAt time.Time
 	punchUntil time.Time
+	punched    time.Time        // when we last called
+	named      []netip.AddrPort // where it last said that it may be reached
 	noticeAt   time.Time
 
 	discovering time.Time // beginning of the second in which

@@ -96,7 +96,7 @@ func (e *Engine) register(now time.Time, p *peer, from Source, primary bool) {
 	cur := p.track(p.primary)
 	if !p.Hub && p.primary != from.Route && (cur == nil || !cur.proven(now, Mapping)) {
 		// Better than any guess, for the first packet we may have for it.
-		p.primary, p.since = from.Route, now
+		p.primary, p.since, p.why = from.Route, now, "heard"
 		e.publish(p, "heard")
 	}
 }

@@ -355,7 +355,7 @@ func (n *Node) Path(to *Node) path.Use { return n.peers[to.id].use }
 
 // Proven says whether an echo came by the path in use within the last seconds.
 func (n *Node) Proven(to *Node) bool {
-	v, ok := n.engine.View(to.id)
+	v, ok := n.engine.View(n.now(), to.id)
 	return ok && !v.Current().LastEcho.IsZero() && v.Current().Misses == 0 &&
 		n.now().Sub(v.Current().LastEcho) < path.Fresh
 }
