@@ -52,7 +52,7 @@ func buildFaults() []fault {
 			agent: {start, "time.AfterFunc(30*time.Second, func() { os.Exit(3) })\n\t" + start},
 		}),
 		bad("a generation whose mesh reaches nobody", false, "went back", map[string][2]string{
-			"internal/engine/agent/agent.go": {"m.Public = append(m.Public, netip.AddrPortFrom(a, f.Port))", "m.Public = append(m.Public, netip.AddrPortFrom(a.Next(), f.Port+1))"},
+			"internal/engine/agent/agent.go": {"Key: have.MeshKey,", "Key: func() fleet.Key { k := have.MeshKey; if role.Hub { k[0] ^= 1 }; return k }(),"},
 		}),
 		bad("a generation whose sshd is broken", false, "went back", map[string][2]string{
 			"internal/engine/operators/operators.go": {"AuthorizedKeysFile .ssh", "NoSuchOption yes\nAuthorizedKeysFile .ssh"},

@@ -1,10 +1,12 @@
 package systemd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +42,11 @@ func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
 		s.Run(ctx, nil, "systemctl", append([]string{"reset-failed", "--"}, units...)...) //nolint:errcheck // units that systemd has not loaded yet have nothing to forget
 	}
 	_, err := s.Run(ctx, nil, "systemctl", append([]string{string(verb), "--no-ask-password", "--quiet", "--"}, units...)...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) { // for people: without our flags
+		_, said, _ := strings.Cut(err.Error(), exit.Error())
+		return fmt.Errorf("systemctl %s %s: %w%s", verb, strings.Join(units, " "), exit, said)
+	}
 	return err
 }
 
@@ -109,8 +116,12 @@ func parseShow(name, block string, now time.Duration) Status {
 	return u
 }
 
-// Log runs journalctl.
+// Log runs journalctl. The journal knows a unit by its own name, not by others
+// that lead to it: on Debian sshd.service is ssh.service.
 func (s Systemctl) Log(ctx context.Context, unit string, lines int) []string {
+	if id, err := s.Run(ctx, nil, "systemctl", "show", "--property=Id", "--value", "--", unit); err == nil && len(bytes.TrimSpace(id)) > 0 {
+		unit = string(bytes.TrimSpace(id))
+	}
 	out, err := s.Run(ctx, nil, "journalctl", "--no-pager", "--quiet", "--output=cat",
 		"--lines="+strconv.Itoa(lines), "--unit="+unit)
 	if err != nil {
