@@ -157,18 +157,14 @@ func (a *Agent) step(now time.Time) time.Time {
 	return next
 }
 
-// bulkBytes, sent between two looks, are so much that full packets were probably
-// among it: the path is to be tried with such.
-const bulkBytes = 1200
-
 // trafficLocked is what the engine is told of the traffic with a peer.
 func (a *Agent) trafficLocked(now time.Time, id wire.ID) path.Traffic {
-	c := a.bind.Counters(id)
-	if before, ok := a.sent[id]; ok && c.TxBytes-before >= bulkBytes {
-		c.Bulk = now
+	l := a.seen[id]
+	if l == nil {
+		l = &looked{}
+		a.seen[id] = l
 	}
-	a.sent[id] = c.TxBytes
-	return c.Traffic
+	return l.tell(now, a.bind.Counters(id))
 }
 
 func (a *Agent) poke() {

@@ -69,7 +69,7 @@ type Agent struct {
 	restarts []wire.ID                  // to be done when mu is free
 	greet    map[wire.ID]greeting       // handshakes to look after
 	logged   map[wire.ID]path.Route     // the path last written to the log
-	sent     map[wire.ID]uint64         // bytes, when traffic was last looked at
+	seen     map[wire.ID]*looked        // of traffic
 
 	lookMu sync.Mutex // of look; never held together with mu
 	look   map[wire.ID]bool
@@ -85,7 +85,7 @@ func New(opt Options) *Agent {
 		nodes:  make(map[wire.ID]fleet.MeshNode),
 		logged: make(map[wire.ID]path.Route),
 		greet:  make(map[wire.ID]greeting),
-		sent:   make(map[wire.ID]uint64),
+		seen:   make(map[wire.ID]*looked),
 		look:   make(map[wire.ID]bool),
 	}
 }

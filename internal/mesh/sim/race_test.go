@@ -4,4 +4,4 @@ package sim
 
 // fewRuns is how often a fault is tried where nobody says it: the race detector
 // makes a run ten times as slow.
-const fewRuns = 2
+const fewRuns = 1
