@@ -88,7 +88,7 @@ func (e *Engine) expire(now time.Time, p *peer, t *track) {
 	if t.misses == before {
 		return
 	}
-	if t.route == p.primary || p.Hub && t.route.Direct() {
+	if t.misses < missesHard && (t.route == p.primary || p.Hub && t.route.Direct()) {
 		t.next = minTime(t.next, now) // make sure, quickly
 	}
 	if hub := e.peers[t.route.Hub]; hub != nil && t.route == p.primary {

@@ -28,6 +28,7 @@ type fault struct {
 
 func hubs(c *cats) (a, b *Node)  { return c.cosmo, c.miki }
 func homes(c *cats) (a, b *Node) { return c.bianco, c.ari }
+func flat(c *cats) (a, b *Node)  { return c.ari, c.ziggy }
 
 func bothDirect(a, b *Node) bool {
 	return a.Path(b).Route.Direct() && b.Path(a).Route.Direct()
@@ -53,6 +54,7 @@ func always(Packet) bool { return true }
 func faults() []fault {
 	return []fault{
 		{"direct lost to relay", hubs, func(c *cats, a, b *Node) func() { return drop(c, a, b, always) }, noneDirect, bothDirect},
+		{"direct lost, no hub", flat, func(c *cats, a, b *Node) func() { return drop(c, a, b, always) }, noneDirect, bothDirect},
 		{"hub lost to other hub", homes, func(c *cats, a, b *Node) func() {
 			hub := c.hubOf(a, b)
 			hub.Stop()

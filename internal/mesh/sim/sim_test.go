@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -229,5 +230,25 @@ func TestSameSeedSameRun(t *testing.T) {
 	}
 	if diff := cmp.Diff(changes, same); diff != "" {
 		t.Errorf("(-first +second):\n%s", diff)
+	}
+}
+
+// TestDeadHubCostsLittle: a hub that is gone for long is looked for now and then,
+// not all the time.
+func TestDeadHubCostsLittle(t *testing.T) {
+	c := newCats(14)
+	c.maco.Stop()
+	c.Run(time.Minute)
+	packets := 0
+	c.Drop = func(p Packet) bool {
+		if slices.Contains(c.maco.addrs, p.Dst.Addr()) {
+			packets++
+		}
+		return false
+	}
+	c.Run(time.Minute)
+	// Five nodes, one of them without IPv6, every two seconds.
+	if most := 9 * 60 / 2; packets > most+9 || packets == 0 {
+		t.Errorf("%d packets to it in a minute, want some, at most %d", packets, most)
 	}
 }
