@@ -27,7 +27,7 @@ func (d *Deployment) Rollback(ctx context.Context, b *plan.Back, seen map[fleet.
 		nodes[n.Name] = plan.NodePlan{Node: n.Name, From: n.From, To: n.To}
 	}
 	arch := func(n fleet.NodeName) string { return seen[n].Seen.System.Arch }
-	if err := d.accompany(ctx, names, arch); err != nil {
+	if err := d.accompany(ctx, names, "the one before may speak otherwise", arch); err != nil {
 		return err
 	}
 	h, err := d.hold(ctx, names)

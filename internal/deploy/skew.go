@@ -24,11 +24,12 @@ func (d *Deployment) equip(ctx context.Context, nodes []plan.NodePlan, names []f
 			foreign = append(foreign, name)
 		}
 	}
-	return d.accompany(ctx, foreign, func(name fleet.NodeName) string { return seen[name].System.Arch })
+	return d.accompany(ctx, foreign, "its own speaks otherwise", func(name fleet.NodeName) string { return seen[name].System.Arch })
 }
 
-// accompany has our own binary answer on those nodes from now on.
-func (d *Deployment) accompany(ctx context.Context, names []fleet.NodeName, arch func(fleet.NodeName) string) error {
+// accompany has our own binary answer on those nodes from now on; why is for
+// people.
+func (d *Deployment) accompany(ctx context.Context, names []fleet.NodeName, why string, arch func(fleet.NodeName) string) error {
 	failed := d.each(ctx, names, func(ctx context.Context, name fleet.NodeName) error {
 		ctx, stop := context.WithTimeoutCause(ctx, contactTimeout, errors.New("bringing moggy took too long"))
 		defer stop()
@@ -36,7 +37,7 @@ func (d *Deployment) accompany(ctx context.Context, names []fleet.NodeName, arch
 		if err != nil {
 			return err
 		}
-		d.Progress.Step(string(name), "bringing moggy "+d.Version+", which its own is too far from")
+		d.Progress.Step(string(name), "bringing moggy "+d.Version+": "+why)
 		if err := d.bring(ctx, name, bin); err != nil {
 			return err
 		}

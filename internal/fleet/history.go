@@ -10,7 +10,7 @@ const (
 	TurnActivated TurnKind = "activated" // put in force
 	TurnRestored  TurnKind = "restored"  // the one in force put right again
 	TurnConfirmed TurnKind = "confirmed" // it stays
-	TurnWentBack  TurnKind = "went back" // by itself; Why says what was wrong
+	TurnWentBack  TurnKind = "went back" // by itself, from From to Generation; Why says what was wrong
 	TurnFailed    TurnKind = "failed"    // not put in force; the one before still is
 )
 

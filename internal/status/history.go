@@ -28,12 +28,23 @@ type Record struct {
 	fleet.Turn
 }
 
+// about is the generation that a turn belongs to: of one that a node went back
+// from, that one.
+func (r Record) about() int {
+	if r.Kind == fleet.TurnWentBack {
+		return r.From
+	}
+	return r.Generation
+}
+
 // Entry is what one hand did to one generation: what happened on each node.
 type Entry struct {
 	At         time.Time `json:"at"` // when the first node began
 	Generation int       `json:"generation"`
-	By         string    `json:"by,omitempty"`
-	Commit     string    `json:"commit,omitempty"`
+	// Back is the generation that a rollback led away from; 0 where it was none.
+	Back   int    `json:"back,omitempty"`
+	By     string `json:"by,omitempty"`
+	Commit string `json:"commit,omitempty"`
 	// Results says of each kind of end which nodes came to it, kinds in the order
 	// of their weight: what went wrong first.
 	Results []NodesTurn `json:"results"`
@@ -42,7 +53,8 @@ type Entry struct {
 // NodesTurn is one kind of end, and the nodes that came to it.
 type NodesTurn struct {
 	Kind  fleet.TurnKind   `json:"kind"`
-	Nodes []fleet.NodeName `json:"nodes"` // sorted
+	To    int              `json:"to,omitempty"` // where those that went back are
+	Nodes []fleet.NodeName `json:"nodes"`        // sorted
 	Why   string           `json:"why,omitempty"`
 }
 
@@ -68,7 +80,10 @@ func Recount(name fleet.Name, turns map[fleet.NodeName][]fleet.Turn, limit int) 
 	})
 	var open []*work
 	for _, r := range all {
-		i := slices.IndexFunc(open, func(w *work) bool { return w.takes(r) })
+		i := len(open) - 1
+		for i >= 0 && !open[i].takes(r) {
+			i--
+		}
 		if i < 0 {
 			open = append(open, &work{first: r, last: make(map[fleet.NodeName]fleet.Turn)})
 			i = len(open) - 1
@@ -102,34 +117,44 @@ type work struct {
 // the same time, by the same hand. What a node does by itself belongs to whom it
 // reacts to.
 func (w *work) takes(r Record) bool {
-	if r.Generation != w.first.Generation || r.At.Sub(w.latest) > sameWork {
+	if r.about() != w.first.about() || r.At.Sub(w.latest) > sameWork {
 		return false
 	}
 	_, began := w.last[r.Node]
+	if began && (r.Kind == fleet.TurnActivated || r.Kind == fleet.TurnRestored) {
+		return false // it begins anew
+	}
 	return r.By == w.first.By || began && r.Kind == fleet.TurnWentBack
 }
 
 func (w *work) entry() Entry {
-	e := Entry{At: w.first.At, Generation: w.first.Generation, By: w.first.By, Commit: w.first.Commit}
+	e := Entry{At: w.first.At, Generation: w.first.about(), By: w.first.By, Commit: w.first.Commit}
+	if w.first.Kind == fleet.TurnActivated && w.first.From > w.first.Generation {
+		e.Back = w.first.From
+	}
 	for _, kind := range []fleet.TurnKind{fleet.TurnWentBack, fleet.TurnFailed, fleet.TurnActivated, fleet.TurnRestored, fleet.TurnConfirmed} {
-		byWhy := make(map[string][]fleet.NodeName)
-		for node, t := range w.last {
-			if t.Kind == kind {
-				byWhy[t.Why] = append(byWhy[t.Why], node)
+		byWhy := make(map[string]NodesTurn)
+		for _, node := range sortedKeys(w.last) {
+			t := w.last[node]
+			if t.Kind != kind {
+				continue
 			}
+			r := byWhy[t.Why]
+			r.Kind, r.Why, r.Nodes = kind, t.Why, append(r.Nodes, node)
+			if kind == fleet.TurnWentBack {
+				r.To = t.Generation
+			}
+			byWhy[t.Why] = r
 		}
-		reasons := sortedKeys(byWhy)
-		for _, why := range reasons {
-			nodes := byWhy[why]
-			slices.Sort(nodes)
-			e.Results = append(e.Results, NodesTurn{kind, nodes, why})
+		for _, why := range sortedKeys(byWhy) {
+			e.Results = append(e.Results, byWhy[why])
 		}
 	}
 	return e
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
+func sortedKeys[K ~string, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
 	}
@@ -151,7 +176,11 @@ func (h *History) Write(w io.Writer, c term.Palette, now time.Time) error {
 				t.Add("", "", "", "", what)
 				continue
 			}
-			t.Add(e.At.In(now.Location()).Format("2006-01-02 15:04:05"), fmt.Sprint(e.Generation), e.By, e.Commit, what)
+			number := fmt.Sprint(e.Generation)
+			if e.Back > 0 {
+				number = fmt.Sprintf("%d <- %d", e.Generation, e.Back)
+			}
+			t.Add(e.At.In(now.Location()).Format("2006-01-02 15:04:05"), number, e.By, e.Commit, what)
 		}
 	}
 	if len(t.Rows) > 0 {
@@ -185,6 +214,9 @@ func told(r NodesTurn, c term.Palette) string {
 	case fleet.TurnActivated:
 		kind = c.Change("activated, not confirmed")
 	case fleet.TurnRestored:
+	}
+	if r.To > 0 {
+		kind += fmt.Sprintf(" to %d", r.To)
 	}
 	line := kind + "  " + shorten(names)
 	if r.Why != "" {
