@@ -103,6 +103,7 @@ const (
 // full packets, in all the ways that paths break: how long is the longest
 // silence, does it settle, and is the better path used again?
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	table := fmt.Sprintf("%-28s %26s %26s %20s %10s\n", "longest gap, p50 p95 max", "ping 50 ms", "stream", "back, p50 max", "changes")
 	for _, f := range faults() {
 		t.Run(f.name, func(t *testing.T) {

@@ -81,6 +81,7 @@ func moves() []move {
 // again within three seconds, both ways, if they talked before; and who wants to
 // talk to it anew reaches it at once.
 func TestRoaming(t *testing.T) {
+	t.Parallel()
 	var table strings.Builder
 	for _, m := range moves() {
 		t.Run(m.name, func(t *testing.T) {

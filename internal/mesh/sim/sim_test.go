@@ -51,6 +51,7 @@ func newCats(seed uint64) *cats {
 }
 
 func TestEveryPairTalks(t *testing.T) {
+	t.Parallel()
 	c := newCats(1)
 	for _, a := range c.All() {
 		for _, b := range c.All() {
@@ -58,9 +59,9 @@ func TestEveryPairTalks(t *testing.T) {
 				continue
 			}
 			s := a.Ping(b, 200*time.Millisecond)
-			c.Run(3 * time.Second)
+			c.Run(2 * time.Second)
 			s.Stop()
-			c.Run(time.Second)
+			c.Run(time.Second / 2)
 			if s.Answered < s.Sent-1 {
 				t.Errorf("%s to %s: %d of %d answered, by %v", a.Name, b.Name, s.Answered, s.Sent, a.Path(b).Route)
 			}
@@ -80,7 +81,7 @@ func TestEveryPairTalks(t *testing.T) {
 		{c.ziggy, c.bianco, fleet.PathRelayed},
 	} {
 		s := tt.a.Ping(tt.b, 100*time.Millisecond)
-		c.Run(15 * time.Second)
+		c.Run(12 * time.Second)
 		s.Stop()
 		if got := tt.a.Path(tt.b).Route.Kind(); got != tt.want || !tt.a.Proven(tt.b) {
 			t.Errorf("%s to %s goes %s, proven %v; want %s", tt.a.Name, tt.b.Name, got, tt.a.Proven(tt.b), tt.want)
@@ -91,6 +92,7 @@ func TestEveryPairTalks(t *testing.T) {
 // TestHubLost: whichever hub dies, every pair of the others goes on; pairs that
 // were relayed by it within a second.
 func TestHubLost(t *testing.T) {
+	t.Parallel()
 	for i := range 3 {
 		c := newCats(uint64(10 + i))
 		hub := []*Node{c.cosmo, c.maco, c.miki}[i]
@@ -105,7 +107,7 @@ func TestHubLost(t *testing.T) {
 					}
 				}
 			}
-			c.Run(20 * time.Second)
+			c.Run(12 * time.Second)
 			hub.Stop()
 			c.Run(10 * time.Second)
 			var worst time.Duration
