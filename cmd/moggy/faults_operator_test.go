@@ -23,6 +23,18 @@ func operatorFaults() []fault {
 				o.t.Errorf("an interrupted apply ended with 0\n%s", out)
 			}
 		}},
+		{"a key put on a node by hand is adopted", true, func(o *operator) {
+			key := o.newKeyOf("ana@desk")
+			o.sh("ari", "echo '"+key+"' >>/etc/moggy/authorized_keys.d/root")
+			r := o.mustRemote("adopt", "--yes")
+			if !strings.Contains(o.fleetFile(), key) || !strings.Contains(r.out, "+    ana") {
+				o.t.Errorf("the file lacks the key, or its difference was not shown\n%s%s\n%s", r.out, r.err, o.fleetFile())
+			}
+			o.mustRemote("apply", "--yes")
+			if got := o.sh("bianco", "cat /etc/moggy/authorized_keys.d/root"); !strings.Contains(got, key) {
+				o.t.Errorf("bianco's operators: %s", got)
+			}
+		}},
 		{"two operators", true, func(o *operator) {
 			o.change()
 			o.holdAt("ari", "switch")
