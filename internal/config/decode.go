@@ -23,13 +23,14 @@ type kind struct {
 }
 
 // kinds are the block types in the order they are decoded.
-func kinds() []kind { return []kind{siteKind(), fleetKind(), nodeKind()} }
+func kinds() []kind { return []kind{siteKind(), fleetKind(), nodeKind(), allowKind()} }
 
 // kindAliases are words people use for a block type.
 func kindAliases() map[string]string {
 	return map[string]string{
 		"cluster": "fleet", "server": "node", "host": "node", "machine": "node", "vm": "node",
 		"datacenter": "site", "location": "site", "home": "site", "region": "site",
+		"firewall": "allow", "acl": "allow", "rule": "allow", "access": "allow", "permit": "allow", "accept": "allow",
 	}
 }
 
@@ -166,10 +167,10 @@ func (d *decoder) collect(t *source.Text, syntax *hclsyntax.Block, broken bool) 
 func (d *decoder) checkLabels(t *source.Text, b *block, syntax *hclsyntax.Block) {
 	switch {
 	case len(syntax.Labels) == 0:
-		d.Mistake(b.at, fmt.Sprintf(`%s "name" {`, b.kind), "a %s needs a name", b.kind)
+		d.Mistake(b.at, fmt.Sprintf(`%s "name" {`, b.kind), "%s needs a name", article(b.kind))
 		return
 	case len(syntax.Labels) > 1:
-		d.Mistake(syntax.LabelRanges[1], "", "%s: a %s has one name", b, b.kind)
+		d.Mistake(syntax.LabelRanges[1], "", "%s: %s has one name", b, article(b.kind))
 		return
 	}
 	if at := b.nameAt; at.Start.Byte < len(t.Content) && t.Content[at.Start.Byte] != '"' {
@@ -199,6 +200,14 @@ func (d *decoder) decode() {
 		at := hcl.Range{Filename: d.Texts[0].Name, Start: hcl.InitialPos, End: hcl.InitialPos}
 		d.Mistake(at, `it begins with fleet "name" {`, "there is no fleet block")
 	}
+}
+
+// article puts "a" or "an" before a word.
+func article(word string) string {
+	if word != "" && strings.Contains("aeiou", word[:1]) {
+		return "an " + word
+	}
+	return "a " + word
 }
 
 // one lists choices for a sentence: "a", "b" or "c".

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -26,7 +27,7 @@ func (d *decoder) fields(b *block, k kind) fields {
 	for name, a := range b.body.Attributes {
 		if !slices.Contains(k.attributes, name) {
 			f.meant[source.Closest(name, k.attributes, k.aliases)] = true
-			d.Mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: a %s has no attribute %s", b, k.name, source.Quoted(name))
+			d.Mistake(a.NameRange, d.similar(name, k.attributes, k.aliases, ""), "%s: %s has no attribute %s", b, article(k.name), source.Quoted(name))
 		}
 	}
 	for _, nested := range b.body.Blocks {
@@ -36,7 +37,7 @@ func (d *decoder) fields(b *block, k kind) fields {
 			d.Mistake(nested.TypeRange, nested.Type+" = ...", "%s: %s is an attribute, not a block", b, nested.Type)
 		case b.broken && d.names[nested.Type] != nil: // collected as a block of its own
 		default:
-			d.Mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: a %s has no block %s", b, k.name, source.Quoted(nested.Type))
+			d.Mistake(nested.TypeRange, d.similar(nested.Type, k.attributes, k.aliases, ""), "%s: %s has no block %s", b, article(k.name), source.Quoted(nested.Type))
 		}
 	}
 	return f
@@ -150,24 +151,32 @@ func (f fields) number(name string, low, high int) (int, bool) {
 	return int(n), true
 }
 
-// texts reads a list of texts.
-func (f fields) texts(name, example string) []source.Item {
+// list reads the expressions of a list.
+func (f fields) list(name, example string) []hclsyntax.Expression {
 	a := f.b.body.Attributes[name]
 	if a == nil {
 		return nil
 	}
 	tuple, ok := source.Bare(a.Expr).(*hclsyntax.TupleConsExpr)
-	if !ok {
-		v, is := source.Literal(a.Expr)
-		suggestion := example
-		if is == source.IsText {
-			suggestion = fmt.Sprintf("[%q]", v.AsString())
-		}
-		f.wrong(a.Expr.Range(), suggestion, "%s is a list, not %s", name, is)
-		return nil
+	if ok {
+		return tuple.Exprs
 	}
+	v, is := source.Literal(a.Expr)
+	suggestion := example
+	switch is {
+	case source.IsText:
+		suggestion = fmt.Sprintf("[%q]", v.AsString())
+	case source.IsReference:
+		suggestion = fmt.Sprintf("[%s]", traversal(a.Expr))
+	}
+	f.wrong(a.Expr.Range(), suggestion, "%s is a list, not %s", name, is)
+	return nil
+}
+
+// texts reads a list of texts.
+func (f fields) texts(name, example string) []source.Item {
 	var out []source.Item
-	for _, e := range tuple.Exprs {
+	for _, e := range f.list(name, example) {
 		if it, ok := f.textOf(name+" is a list of texts", e); ok {
 			out = append(out, it)
 		}
@@ -181,32 +190,44 @@ func (f fields) reference(name, kind string) (string, bool) {
 	if a == nil {
 		return "", false
 	}
-	e := a.Expr
+	_, to, ok := f.referenceTo(name, a.Expr, fmt.Sprintf("%s = %s.NAME", name, kind), kind)
+	return to, ok
+}
+
+// referenceTo reads an expression as a reference to a block of one of the
+// kinds. form shows how one is written.
+func (f fields) referenceTo(name string, e hclsyntax.Expression, form string, kinds ...string) (kind, to string, ok bool) {
 	path, ok := steps(e)
 	if !ok {
 		v, is := source.Literal(e)
-		suggestion := fmt.Sprintf("%s = %s.NAME", name, kind)
+		suggestion := form
 		if is == source.IsText {
-			suggestion = fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, v.AsString())))
+			suggestion = fmt.Sprintf("did you mean %s?", f.d.nearestOf(kinds, v.AsString()))
 		}
 		f.wrong(e.Range(), suggestion, "%s is a reference, not %s", name, is)
-		return "", false
+		return "", "", false
 	}
+	known := slices.Contains(kinds, path[0].Value)
 	switch {
-	case path[0].Value != kind && len(path) == 1:
-		f.wrong(e.Range(), fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[0].Value))), "a reference starts with its kind")
-	case path[0].Value != kind && f.d.names[path[0].Value] != nil:
-		f.wrong(path[0].At, fmt.Sprintf("%s = %s", name, refer(kind, "NAME")), "%s refers to a %s, not to a %s", name, kind, path[0].Value)
-	case path[0].Value != kind:
-		f.wrong(path[0].At, fmt.Sprintf("did you mean %s?", refer(kind, f.d.nearest(kind, path[1].Value))), "there is no kind %s", source.Quoted(path[0].Value))
+	case !known && len(path) == 1:
+		f.wrong(e.Range(), fmt.Sprintf("did you mean %s?", f.d.nearestOf(kinds, path[0].Value)), "a reference starts with its kind")
+	case !known && f.d.names[path[0].Value] != nil:
+		f.wrong(path[0].At, form, "%s refers to a %s, not to a %s", name, strings.Join(kinds, " or a "), path[0].Value)
+	case !known:
+		suggestion := form
+		if len(kinds) == 1 || f.d.declared(kinds, path[1].Value) {
+			suggestion = fmt.Sprintf("did you mean %s?", f.d.nearestOf(kinds, path[1].Value))
+		}
+		f.wrong(path[0].At, suggestion, "there is no kind %s", source.Quoted(path[0].Value))
 	case len(path) == 1:
-		f.wrong(e.Range(), kind+".NAME", "which %s?", kind)
+		f.wrong(e.Range(), path[0].Value+".NAME", "which %s?", path[0].Value)
 	case len(path) > 2:
-		f.wrong(path[2].At, fmt.Sprintf("did you mean %s?", refer(kind, path[1].Value)), "%s refers to a %s, not to something in it", name, kind)
+		f.wrong(path[2].At, fmt.Sprintf("did you mean %s?", refer(path[0].Value, path[1].Value)), "%s refers to a %s, not to something in it", name, path[0].Value)
 	default:
-		return f.resolve(kind, path[1])
+		to, ok := f.resolve(path[0].Value, path[1])
+		return path[0].Value, to, ok
 	}
-	return "", false
+	return "", "", false
 }
 
 func (f fields) resolve(kind string, it source.Item) (string, bool) {
@@ -235,6 +256,22 @@ func (d *decoder) nearest(kind, written string) string {
 		return "NAME"
 	}
 	return written
+}
+
+// declared says whether there is a block of that name, of one of the kinds.
+func (d *decoder) declared(kinds []string, name string) bool {
+	return slices.ContainsFunc(kinds, func(k string) bool { return d.names[k][name] != nil })
+}
+
+// nearestOf is a reference to the block, of any of the kinds, whose name is
+// closest to what was written.
+func (d *decoder) nearestOf(kinds []string, written string) string {
+	for _, k := range kinds {
+		if best := d.nearest(k, written); d.names[k][best] != nil {
+			return refer(k, best)
+		}
+	}
+	return refer(kinds[0], d.nearest(kinds[0], written))
 }
 
 func refer(kind, name string) string { return kind + "." + name }
