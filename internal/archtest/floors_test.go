@@ -26,14 +26,14 @@ func floors() [][]string {
 		{"internal/config/source"},
 		{
 			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status", "internal/doctor",
-			"internal/engine/agent", "internal/engine/operators",
+			"internal/engine/agent", "internal/engine/firewall", "internal/engine/operators",
 			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
 		{"internal/mesh/sim"},
 		// 2 adapters: they touch the world; those of many uses first
 		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
 		{
-			"internal/config/source/sourcetest", "internal/mesh/link",
+			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link",
 			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/key",
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/deploy/ssh",

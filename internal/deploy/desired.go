@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"github.com/moggyfleet/moggy/internal/engine/agent"
+	"github.com/moggyfleet/moggy/internal/engine/firewall"
 	"github.com/moggyfleet/moggy/internal/engine/operators"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -14,11 +15,15 @@ func Parts(f *fleet.Fleet, l *fleet.Lock, b Binaries) map[fleet.NodeName][]fleet
 	for _, n := range l.Nodes {
 		locks[n.Name] = n
 	}
+	access := firewall.New(f, l)
 	parts := make(map[fleet.NodeName][]fleet.Part, len(f.Nodes))
 	for _, n := range f.Nodes {
 		parts[n.Name] = []fleet.Part{
 			agent.Part(mesh, b.File(locks[n.Name].Arch)),
 			operators.Part(f, n),
+		}
+		if part, closed := access.Part(n, agent.BinaryPath); closed {
+			parts[n.Name] = append(parts[n.Name], part)
 		}
 	}
 	return parts
