@@ -15,8 +15,6 @@ import (
 	"github.com/moggyfleet/moggy/internal/engine/firewall"
 )
 
-const unixTerm = syscall.SIGTERM
-
 // TestNetnsKept takes the rules away in every way there is: each time they are
 // back within a second. Others' changes are none of the keeper's business.
 func TestNetnsKept(t *testing.T) {

@@ -133,9 +133,9 @@ func newWorld(t *testing.T) *world {
 		for host := hub; host <= bianco; host++ {
 			bits := "/16"
 			if addr(host).Is6() {
-				bits = "/64 nodad"
+				bits = "/64"
 			}
-			w.sh("mesh", fmt.Sprintf("ip addr add %s%s dev m0", addr(host), strings.Replace(bits, " nodad", " dev m0 nodad #", 1)))
+			w.sh("mesh", fmt.Sprintf("ip addr add %s%s dev m0", addr(host), bits))
 			// A TUN has no neighbours to discover.
 			w.sh("node", fmt.Sprintf("ip neigh replace %s lladdr 02:00:00:00:00:02 dev moggy0 nud permanent", addr(host)))
 		}

@@ -15,14 +15,16 @@ import (
 // A packet that comes by the mesh takes this way through a node's table; the
 // verdict of other tables, the user's or Docker's, stands beside ours:
 //
-//	hook input ───┐ by the mesh             no
-//	hook forward ─┴────────────▶ arrived ─────────▶ refused
-//	                               │  │ for an address of this node's
-//	       answers, errors: passes ◀  ▼
-//	                                 asked ─▶ ping, ssh from hubs, what is allowed: passes
-//	                                   │ else
-//	                                   ▼
-//	                                refused
+//	hook input ───┐ by the mesh
+//	hook forward ─┴─────────────▶ arrived ─▶ answers, errors: pass
+//	                                 │
+//	                                 ├─ for this node's own address ─▶ asked ─▶ ping, ssh from hubs, what is allowed: pass
+//	                                 │ else                              │ else
+//	                                 ▼                                   │
+//	                              refused ◀──────────────────────────────┘
+//
+// Refused is answered: all on the mesh are known to each other, and a wrong rule
+// shows at once and does not look like a machine that is down.
 //
 // What was asked for is the address and port that the client dialled, before
 // anything on this node translated them: so a port that Docker publishes is
@@ -175,7 +177,9 @@ const hooks = `	chain input {
 		iifname "` + fleet.MeshInterface + `" goto arrived
 	}
 	chain refused {
-		counter reject with icmpx type admin-prohibited
+		counter
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx type admin-prohibited
 	}
 `
 
@@ -200,6 +204,8 @@ func (r *Rules) render(n fleet.Node) (rules, bool) {
 	// cut off at once.
 	b.WriteString("\t\tct state established ct direction reply accept comment \"answers\"\n")
 	b.WriteString("\t\tct state related accept comment \"errors about what goes on\"\n")
+	// To refuse what belongs to a connection, but not just now, would end it.
+	b.WriteString("\t\tct state invalid counter drop\n")
 	own := r.locks[n.Name]
 	if own.V4.IsValid() {
 		fmt.Fprintf(&b, "\t\tct original ip daddr %s goto asked\n", own.V4)
