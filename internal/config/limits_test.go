@@ -77,7 +77,7 @@ func TestReferenceFleetRoles(t *testing.T) {
 // TestTemplateComments takes the comment signs off what the template offers:
 // that must be right too.
 func TestTemplateComments(t *testing.T) {
-	offered := regexp.MustCompile(`(?m)^( *)# (( *[a-z0-9]+ += |(site|node) "|\}).*)$`)
+	offered := regexp.MustCompile(`(?m)^( *)# (( *[a-z0-9]+ += |(site|node|allow) "|\}).*)$`)
 	op := &fleet.Operator{Name: "nico", Key: operatorKey}
 	text := offered.ReplaceAll(Template("cats", op), []byte("$1$2"))
 	if n := bytes.Count(text, []byte("node \"")); n != 2 {

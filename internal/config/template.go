@@ -78,4 +78,12 @@ node "first" {
 # Nobody reaches this one from outside, so it joins from its own keyboard, with
 # a token: moggy token laptop
 # node "laptop" { site = site.home }
+
+# Every node reaches every other. An allow closes the nodes it leads to, but for
+# whom it names.
+# allow "web" {
+#   from  = [site.home] # leave it out: every node
+#   to    = [node.first]
+#   ports = ["tcp/443"] # leave it out: every port
+# }
 `
