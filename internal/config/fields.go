@@ -163,10 +163,10 @@ func (f fields) list(name, example string) []hclsyntax.Expression {
 	}
 	v, is := source.Literal(a.Expr)
 	suggestion := example
-	switch is {
-	case source.IsText:
+	if is == source.IsText {
 		suggestion = fmt.Sprintf("[%q]", v.AsString())
-	case source.IsReference:
+	}
+	if is == source.IsReference {
 		suggestion = fmt.Sprintf("[%s]", traversal(a.Expr))
 	}
 	f.wrong(a.Expr.Range(), suggestion, "%s is a list, not %s", name, is)

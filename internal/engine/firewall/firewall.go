@@ -24,10 +24,10 @@ const (
 //go:embed moggy-firewall.service
 var unitFile []byte
 
-// Part is what the node needs to let in only whom the fleet allows, with the
-// binary that the agent's part holds; false where all may reach it. What its
-// unit runs changes in place: it reads both anew when it is reloaded, and never
-// leaves the node without rules in between.
+// Part is what the node needs to let in only whom the fleet allows; false where
+// all may reach it. The unit is reloaded, never restarted, when its rules or
+// the binary at binaryPath (which is the agent's part) change: a restart would
+// leave the node without rules for a moment.
 func (r *Rules) Part(n fleet.Node, binaryPath string) (fleet.Part, bool) {
 	rules, closed := r.render(n)
 	if !closed {
