@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func (f *fixture) run(_ context.Context, _ []string, name string, args ...string
 	line := strings.Join(append([]string{name}, args...), " ")
 	f.ran = append(f.ran, line)
 	if strings.HasPrefix(line, "systemctl list-units") {
-		return []byte("moggy-agent.service loaded active running the mesh\nmoggy-leave.service loaded active running x\n"), nil
+		return []byte("moggy-agent.service loaded active running the mesh\nmoggy-firewall.service loaded failed failed rules\nmoggy-leave.service loaded active running x\n"), nil
 	}
 	return nil, nil
 }
@@ -167,6 +168,9 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Fatalf("kept %q, %v", kept, err)
 	}
 	f.gone()
+	if !slices.Contains(f.ran, "nft delete table inet moggy") {
+		t.Errorf("the access rules of a unit that was killed stay: it ran %q", f.ran)
+	}
 	if _, err := f.Look(t.Context()); err == nil || len(hint.All(err)) == 0 {
 		t.Errorf("leaving twice: %v", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/deploy/node"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
+	"github.com/moggyfleet/moggy/internal/engine/firewall"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -235,6 +236,10 @@ func (l *leaving) state(ctx context.Context) error {
 		if err := os.RemoveAll(l.real(path)); err != nil {
 			return err
 		}
+	}
+	if slices.Contains(l.units, firewall.Unit) {
+		// The unit took its table with it, unless it had been killed.
+		l.Run(ctx, nil, "nft", "delete", "table", "inet", firewall.Table) //nolint:errcheck // there is none, as a rule
 	}
 	os.Remove(l.real("/run/wireguard")) // stays where another interface has its socket
 	if l.there("/sys/class/net/" + fleet.MeshInterface) {
