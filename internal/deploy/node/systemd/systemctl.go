@@ -42,8 +42,7 @@ func (s Systemctl) Do(ctx context.Context, verb Verb, units ...string) error {
 		s.Run(ctx, nil, "systemctl", append([]string{"reset-failed", "--"}, units...)...) //nolint:errcheck // units that systemd has not loaded yet have nothing to forget
 	}
 	_, err := s.Run(ctx, nil, "systemctl", append([]string{string(verb), "--no-ask-password", "--quiet", "--"}, units...)...)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) { // for people: without our flags
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok { // for people: without our flags
 		_, said, _ := strings.Cut(err.Error(), exit.Error())
 		return fmt.Errorf("systemctl %s %s: %w%s", verb, strings.Join(units, " "), exit, said)
 	}
