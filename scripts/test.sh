@@ -13,7 +13,7 @@ make --no-print-directory lint
 part "unit tests, race detector on"
 go test -race -skip '^Test(Lab|Netns)' ./...
 part "fuzz targets, briefly"
-scripts/fuzz.sh 5000x
+scripts/fuzz.sh 2000x
 if [ "$(id -u)" -eq 0 ]; then
   part "the lab: real machines"
   make --no-print-directory lab-test

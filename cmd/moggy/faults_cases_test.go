@@ -29,10 +29,13 @@ func calmFaults() []fault {
 
 // stepFaults happen to one node at every step of its activation.
 func stepFaults(o *operator) []fault {
-	brief := []string{"switch", "probation"}
+	brief := []string{
+		"kill -9 of the activation at switch", "power loss at probation", "ssh cut at switch", "kill -9 of the operator's moggy at probation",
+	}
 	var out []fault
 	at := func(step, what string, strike func(o *operator, node string)) {
-		out = append(out, fault{what + " at " + step, slices.Contains(brief, step), func(o *operator) {
+		name := what + " at " + step
+		out = append(out, fault{name, slices.Contains(brief, name), func(o *operator) {
 			o.strike(step, strike)
 		}})
 	}
