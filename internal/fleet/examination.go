@@ -73,5 +73,5 @@ type UnitLog struct {
 // every peer right before.
 type Echo struct {
 	Peer NodeName `json:"peer"`
-	Ms   int64    `json:"ms"` // milliseconds ago; -1 for never
+	Ms   int64    `json:"ms"` // milliseconds ago; -1 for not since it was asked
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -18,6 +19,7 @@ const maxAgentAnswer = 8 << 20
 // peers has the agent probe every peer, then asks which answered. Of a peer
 // that was idle nothing would be known otherwise.
 func (x Examiner) peers(ctx context.Context) (func(*fleet.Examination), error) {
+	began := time.Now()
 	var status fleet.MeshStatus
 	if err := x.agent(ctx, "/status?probe=1", &status); err != nil {
 		return nil, err
@@ -39,6 +41,9 @@ func (x Examiner) peers(ctx context.Context) (func(*fleet.Examination), error) {
 			if r.RTT > 0 && (echo.Ms < 0 || r.Echo < echo.Ms) {
 				echo.Ms = r.Echo
 			}
+		}
+		if echo.Ms > time.Since(began).Milliseconds() {
+			echo.Ms = -1 // it answered before it was asked, and not since
 		}
 		echoes = append(echoes, echo)
 	}
