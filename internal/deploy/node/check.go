@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -23,8 +21,7 @@ const beforePatience = 6 * time.Second
 // machine.
 func (n *Node) otherHubs() []fleet.MeshNode {
 	var c fleet.AgentConfig
-	b, err := os.ReadFile(n.disk.Real(fleet.AgentConfigPath))
-	if err != nil || json.Unmarshal(b, &c) != nil {
+	if n.readJSON(fleet.AgentConfigPath, &c) != nil {
 		return nil
 	}
 	key, err := n.MeshKey()
@@ -43,20 +40,21 @@ func (a *activation) before(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, beforePatience)
 	defer cancel()
-	var mu sync.Mutex
+	checks := slices.DeleteFunc(slices.Clone(a.target.Checks), func(c fleet.Check) bool {
+		_, known := a.journal.Held[checkKey(c)]
+		return known || c.Kind == fleet.CheckRun
+	})
+	holds := make([]bool, len(checks))
 	var wait sync.WaitGroup
-	for _, c := range a.target.Checks {
-		if _, known := a.journal.Held[checkKey(c)]; known || c.Kind == fleet.CheckRun {
-			continue
-		}
+	for i, c := range checks {
 		wait.Go(func() {
-			holds := a.health.Look(ctx, c) == nil && (c.Kind != fleet.CheckMesh || len(a.otherHubs()) > 0)
-			mu.Lock()
-			defer mu.Unlock()
-			a.journal.Held[checkKey(c)] = holds
+			holds[i] = a.health.Look(ctx, c) == nil && (c.Kind != fleet.CheckMesh || len(a.otherHubs()) > 0)
 		})
 	}
 	wait.Wait()
+	for i, c := range checks {
+		a.journal.Held[checkKey(c)] = holds[i]
+	}
 }
 
 func checkKey(c fleet.Check) string { return string(c.Kind) + " " + c.Address }

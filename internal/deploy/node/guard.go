@@ -41,6 +41,9 @@ func (h *Held) Guard(ctx context.Context, report func(protocol.Event)) (turned b
 	if err == nil || current == 0 || current == to {
 		return true, err
 	}
+	if now, lerr := h.linked(); lerr == nil && now == to && h.underWay() == nil {
+		return true, err // it is in force, and as well as it can be
+	}
 	// What was confirmed is damaged: the one in force is all there is.
 	return true, errors.Join(err, h.guardTo(ctx, current, nil, report))
 }

@@ -1,14 +1,19 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/deploy/node/systemd"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -320,4 +325,90 @@ func TestFullDiskStopsNoHistory(t *testing.T) {
 	}
 	m.apply(ordinary(1, "a"))
 	m.whole(ordinary(1, "a"))
+}
+
+// lameQueue is a systemd that takes no job when the machine starts.
+type lameQueue struct{ *FakeSystemd }
+
+func (lameQueue) Queue(context.Context, systemd.Verb, ...string) error {
+	return errors.New("no job is taken")
+}
+
+// TestGuardWithoutSystemd: units that cannot be started at boot are no reason to
+// put in force again what nobody confirmed.
+func TestGuardWithoutSystemd(t *testing.T) {
+	m := newMachine(t)
+	m.apply(ordinary(1, "a"))
+	m.stage(ordinary(2, "b"))
+	if err := m.try(Target{Generation: 2, Probation: true}); err != nil {
+		t.Fatal(err)
+	}
+	m.systemd.Off()
+	if err := os.RemoveAll(m.root + runDir); err != nil {
+		t.Fatal(err)
+	}
+	m.Node.systemd = lameQueue{m.systemd}
+	err := m.locked(func(h *Held) error {
+		_, err := h.Guard(t.Context(), m.report)
+		return err
+	})
+	if err == nil {
+		t.Error("nobody hears that no job was taken")
+	}
+	if now, err := m.linked(); err != nil || now != 1 {
+		t.Errorf("generation %d is in force, want the confirmed one: %v", now, err)
+	}
+}
+
+// TestCheckedBefore: what did not hold before the change is not its fault; what
+// did must hold after it.
+func TestCheckedBefore(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "SSH-2.0-x\r\n")
+			c.Close()
+		}
+	}()
+	ssh := func(address string) fleet.Check {
+		return fleet.Check{Name: "ssh", Kind: fleet.CheckSSH, Address: address, Seconds: 1}
+	}
+	m := newMachine(t)
+	m.apply(ordinary(1, "a"))
+
+	g := ordinary(2, "b")
+	g.Checks = []fleet.Check{ssh("127.0.0.1:1"), {Name: "mesh", Kind: fleet.CheckMesh, Seconds: 1}}
+	m.stage(g)
+	if err := m.try(Target{Generation: 2}); err != nil {
+		t.Errorf("it went wrong over what did not hold before: %v", err)
+	}
+	if !slices.ContainsFunc(m.events, func(e protocol.Event) bool { return strings.Contains(e.Text, "did not hold before either: ssh") }) {
+		t.Error("nobody is told that a check was passed over")
+	}
+	m.confirm(2)
+
+	g = ordinary(3, "c")
+	g.Checks = []fleet.Check{ssh(l.Addr().String())}
+	m.stage(g)
+	err = m.locked(func(h *Held) error {
+		_, err := h.Try(t.Context(), Target{Generation: 3}, func(e protocol.Event) {
+			if e.Step == string(StepSwitch) {
+				l.Close()
+			}
+		})
+		return err
+	})
+	if err == nil {
+		t.Error("sshd, which answered before the change, does not answer after it, and it stays")
+	}
+	if now, err := m.linked(); err != nil || now != 2 {
+		t.Errorf("generation %d is in force, want 2 again: %v", now, err)
+	}
 }

@@ -2,9 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -70,13 +67,7 @@ func (n *Node) Probation() *Probation {
 }
 
 // EndProbation forgets it.
-func (n *Node) EndProbation() error {
-	err := os.Remove(n.disk.Real(probationFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
+func (n *Node) EndProbation() error { return n.disk.Remove(probationFile) }
 
 // onProbation is what Observe says: a probation that somebody watches over.
 func (n *Node) onProbation(ctx context.Context) *fleet.Probation {

@@ -59,9 +59,6 @@ func (c *Client) Try(ctx context.Context, r Route, limit int64, words ...string)
 	return t, nil
 }
 
-// Keep makes a route that is known to work the one that commands take.
-func (c *Client) Keep(r Route) { c.keep(r) }
-
 // Settings are what ssh makes of all configuration for a route (ssh -G): for
 // each keyword, in lower case, its values.
 func (c *Client) Settings(ctx context.Context, alias string) (map[string][]string, error) {

@@ -20,7 +20,7 @@ import (
 // Socket is the path of the agent's socket.
 type Socket string
 
-// patience bounds one question to the agent.
+// patience bounds a question that the agent answers at once.
 const patience = time.Second
 
 // maxAnswer bounds, in bytes, what the agent may say: a thousand peers
@@ -29,12 +29,25 @@ const maxAnswer = 8 << 20
 
 // Status asks the agent how the mesh is; nil when it does not answer.
 func (s Socket) Status(ctx context.Context) *fleet.MeshStatus {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	var st fleet.MeshStatus
-	b, err := s.ask(ctx, http.MethodGet, "/status", nil)
-	if err != nil || json.Unmarshal(b, &st) != nil || st.Version < 1 {
+	if s.Get(ctx, "/status", &st) != nil || st.Version < 1 {
 		return nil
 	}
 	return &st
+}
+
+// Get asks the agent for what it has at a path, for as long as ctx allows.
+func (s Socket) Get(ctx context.Context, path string, v any) error {
+	b, err := s.ask(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
 }
 
 // Invite hands an invitation to the agent, which lets the invited machine in.
@@ -43,6 +56,8 @@ func (s Socket) Invite(ctx context.Context, i fleet.Invitation) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if _, err := s.ask(ctx, http.MethodPost, "/invitations", b); err != nil {
 		return hint.Wrap(fmt.Errorf("invite %s: %w", i.Node, err),
 			"on the node: systemctl status moggy-agent; moggy apply restores it")
@@ -52,8 +67,6 @@ func (s Socket) Invite(ctx context.Context, i fleet.Invitation) error {
 
 // ask makes one request over the agent's socket.
 func (s Socket) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", string(s))
