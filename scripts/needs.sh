@@ -5,7 +5,7 @@ set -euo pipefail
 
 declare -A package=(
   [systemd-nspawn]=systemd-container [debootstrap]=debootstrap [nft]=nftables
-  [ip]=iproute2 [wg]=wireguard-tools [ssh]=openssh-client [ping]=iputils-ping
+  [ip]=iproute2 [wg]=wireguard-tools [ssh]=openssh-client [ping]=iputils-ping [iptables]=iptables
 )
 missing=()
 for command in "${!package[@]}"; do

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -18,9 +17,6 @@ import (
 // was broken, and is well again once it is mended. Clocks are table-tested in
 // package doctor: the machines of a lab share that of this box.
 func TestLabDoctor(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("boots machines, which needs root")
-	}
 	o := newOperator(t, "test-doctor", filepath.Join("testdata", "doctor.hcl"))
 	o.must("lab", "up", "--name", o.lab)
 	t.Run("before the first apply", func(t *testing.T) {

@@ -32,9 +32,6 @@ type fault struct {
 }
 
 func TestLabFaults(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("boots machines, which needs root")
-	}
 	o := newOperator(t, "test-faults", filepath.Join("..", "..", "examples", "cats", "fleet.hcl"))
 	o.must("lab", "up", "--name", o.lab)
 	t.Run("the fleet", func(t *testing.T) {

@@ -26,9 +26,6 @@ type backNode struct {
 // time, by crashes, killed at every step, and without power at every step. In
 // make test some steps stand for the others.
 func TestLabNodeBack(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("boots a machine, which needs root")
-	}
 	o := newOperator(t, "test-back", filepath.Join("..", "..", "examples", "one", "fleet.hcl"))
 	o.must("lab", "up", "--name", o.lab)
 	next, good := 1, 0

@@ -20,7 +20,7 @@ import (
 func TestNetnsKept(t *testing.T) {
 	w := newWorld(t)
 	p := w.keep()
-	whole := w.sh("node", "nft -s list table inet "+firewall.Table)
+	whole := w.Sh("node", "nft -s list table inet "+firewall.Table)
 	for _, script := range []string{
 		"nft delete table inet moggy",
 		"nft flush ruleset",
@@ -31,9 +31,9 @@ func TestNetnsKept(t *testing.T) {
 		"nft delete table inet moggy; nft flush ruleset; nft add table inet moggy",
 	} {
 		before := strings.Count(w.said(), "somebody changed")
-		w.sh("node", script)
+		w.Sh("node", script)
 		took := w.await(script, func() bool {
-			return w.standing() && w.sh("node", "nft -s list ruleset") == whole && strings.Count(w.said(), "somebody changed") > before
+			return w.standing() && w.Sh("node", "nft -s list ruleset") == whole && strings.Count(w.said(), "somebody changed") > before
 		})
 		t.Logf("%s: undone after %v", script, took)
 		if took > time.Second {
@@ -53,9 +53,9 @@ func TestNetnsKept(t *testing.T) {
 		return time.Since(since) > 4*calm
 	})
 	before := strings.Count(w.said(), "somebody changed")
-	w.sh("node", "nft add table inet home; nft add chain inet home moggy; nft add table ip moggy; nft delete table inet home; nft delete table ip moggy")
+	w.Sh("node", "nft add table inet home; nft add chain inet home moggy; nft add table ip moggy; nft delete table inet home; nft delete table ip moggy")
 	// A change that is the keeper's business comes after those that are not.
-	w.sh("node", "nft delete table inet moggy")
+	w.Sh("node", "nft delete table inet moggy")
 	w.await("back again", w.standing)
 	if n := strings.Count(w.said(), "somebody changed"); n != before+1 {
 		t.Errorf("%d changes were taken for changes of ours", n-before)

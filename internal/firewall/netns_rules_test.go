@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +56,7 @@ func TestNetnsRules(t *testing.T) {
 	w.judged()
 
 	// Docker and a user with iptables: their rules stay, and hold beside ours.
-	w.sh("node", "nft -f - <<'E'\n"+others+"E")
+	w.Sh("node", "nft -f - <<'E'\n"+others+"E")
 	before := w.foreign()
 	w.load()
 	w.judged()
@@ -101,7 +100,7 @@ func (w *world) judged() {
 		w.expect(false, "udp", addr(bianco), at(53))
 		w.expect(false, "tcp", addr(hub), at(443))
 		w.expect(true, "tcp", addr(hub), at(22)) // the operators' way in
-		w.sh("mesh", "ping -nqc1 -W5 -I "+addr(bianco).String()+" "+addr(cosmo).String())
+		w.Sh("mesh", "ping -nqc1 -W5 -I "+addr(bianco).String()+" "+addr(cosmo).String())
 
 		// What cosmo asks others for is answered.
 		c, err := w.dial("node", "tcp", addr(cosmo), netip.AddrPortFrom(addr(bianco), 80), 5*time.Second)
@@ -124,31 +123,27 @@ func (w *world) foreign() string {
 	w.t.Helper()
 	var out strings.Builder
 	for _, table := range []string{"ip filter", "ip nat", "ip6 nat"} {
-		out.WriteString(w.sh("node", "nft -s list table "+table))
+		out.WriteString(w.Sh("node", "nft -s list table "+table))
 	}
 	return out.String()
 }
 
-// TestNetnsIptables has the real iptables make a user's rules, where it is
-// there.
+// TestNetnsIptables has the real iptables make a user's rules.
 func TestNetnsIptables(t *testing.T) {
-	if _, err := exec.LookPath("iptables"); err != nil {
-		t.Skip("needs iptables")
-	}
 	w := newWorld(t)
 	w.echo("node", "tcp", netip.AddrPortFrom(v4(cosmo), 443))
-	w.sh("node", "iptables -A INPUT -s 10.77.0.3 -p tcp --dport 443 -j REJECT --reject-with icmp-host-prohibited")
-	saved := w.sh("node", "iptables -S")
+	w.Sh("node", "iptables -A INPUT -s 10.77.0.3 -p tcp --dport 443 -j REJECT --reject-with icmp-host-prohibited")
+	saved := w.Sh("node", "iptables -S")
 	p := w.keep()
 	w.expect(false, "tcp", v4(ari), netip.AddrPortFrom(v4(cosmo), 443))
-	w.sh("node", "iptables -F INPUT; iptables -A INPUT -p tcp --dport 1 -j DROP; iptables -D INPUT 1")
+	w.Sh("node", "iptables -F INPUT; iptables -A INPUT -p tcp --dport 1 -j DROP; iptables -D INPUT 1")
 	w.expect(true, "tcp", v4(ari), netip.AddrPortFrom(v4(cosmo), 443))
-	w.sh("node", "iptables -A INPUT -s 10.77.0.3 -p tcp --dport 443 -j REJECT --reject-with icmp-host-prohibited")
+	w.Sh("node", "iptables -A INPUT -s 10.77.0.3 -p tcp --dport 443 -j REJECT --reject-with icmp-host-prohibited")
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	w.await("table gone", func() bool { return !w.standing() })
-	if now := w.sh("node", "iptables -S"); now != saved {
+	if now := w.Sh("node", "iptables -S"); now != saved {
 		t.Errorf("iptables said\n%s\nand says\n%s", saved, now)
 	}
 	if strings.Contains(w.said(), "somebody") {

@@ -24,6 +24,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/config/source"
 	"github.com/moggyfleet/moggy/internal/engine/firewall"
 	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/lab/labtest"
 )
 
 // The tests named TestNetns run in network namespaces, and the keeper in a
@@ -98,66 +99,42 @@ func families() map[string]func(int) netip.Addr {
 }
 
 type world struct {
+	*labtest.Namespaces
 	t     *testing.T
-	tag   string
 	rules string // path of cosmo's
 	log   *os.File
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
-	for _, tool := range []string{"ip", "nft", "setpriv"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s", tool)
-		}
-	}
-	w := &world{t: t, tag: fmt.Sprintf("mf%d", os.Getpid()), rules: filepath.Join(t.TempDir(), "firewall.nft")}
+	w := &world{Namespaces: labtest.NewNamespaces(t, "mf"), t: t, rules: filepath.Join(t.TempDir(), "firewall.nft")}
 	for _, ns := range []string{"node", "mesh", "box"} {
-		w.run("ip", "netns", "add", w.tag+ns)
-		t.Cleanup(func() { w.run("ip", "netns", "del", w.tag+ns) })
-		w.sh(ns, "ip link set lo up; sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")
+		w.Add(ns)
+		w.Sh(ns, "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0")
 	}
-	w.run("ip", "link", "add", "moggy0", "netns", w.tag+"node", "address", "02:00:00:00:00:01", "type", "veth",
-		"peer", "name", "m0", "address", "02:00:00:00:00:02", "netns", w.tag+"mesh")
-	w.run("ip", "link", "add", "docker0", "netns", w.tag+"node", "type", "veth", "peer", "name", "eth0", "netns", w.tag+"box")
-	w.sh("node", `ip addr add 10.77.0.1/16 dev moggy0; ip addr add fd77::1/64 dev moggy0 nodad; ip link set moggy0 up
+	w.Run("ip", "link", "add", "moggy0", "netns", w.Name("node"), "address", "02:00:00:00:00:01", "type", "veth",
+		"peer", "name", "m0", "address", "02:00:00:00:00:02", "netns", w.Name("mesh"))
+	w.Run("ip", "link", "add", "docker0", "netns", w.Name("node"), "type", "veth", "peer", "name", "eth0", "netns", w.Name("box"))
+	w.Sh("node", `ip addr add 10.77.0.1/16 dev moggy0; ip addr add fd77::1/64 dev moggy0 nodad; ip link set moggy0 up
 		ip addr add 172.17.0.1/16 dev docker0; ip addr add fd99::1/64 dev docker0 nodad; ip link set docker0 up
 		sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`)
-	w.sh("box", `ip link set eth0 up; ip addr add 172.17.0.2/16 dev eth0; ip addr add fd99::2/64 dev eth0 nodad
+	w.Sh("box", `ip link set eth0 up; ip addr add 172.17.0.2/16 dev eth0; ip addr add fd99::2/64 dev eth0 nodad
 		ip route add default via 172.17.0.1; ip -6 route add default via fd99::1`)
-	w.sh("mesh", "ip link set m0 up; ip route add 172.17.0.0/16 via 10.77.0.1 dev m0 onlink; ip -6 route add fd99::/64 via fd77::1 dev m0 onlink")
+	w.Sh("mesh", "ip link set m0 up; ip route add 172.17.0.0/16 via 10.77.0.1 dev m0 onlink; ip -6 route add fd99::/64 via fd77::1 dev m0 onlink")
 	for _, addr := range families() {
 		for host := hub; host <= bianco; host++ {
 			bits := "/16"
 			if addr(host).Is6() {
 				bits = "/64"
 			}
-			w.sh("mesh", fmt.Sprintf("ip addr add %s%s dev m0", addr(host), bits))
+			w.Sh("mesh", fmt.Sprintf("ip addr add %s%s dev m0", addr(host), bits))
 			// A TUN has no neighbours to discover.
-			w.sh("node", fmt.Sprintf("ip neigh replace %s lladdr 02:00:00:00:00:02 dev moggy0 nud permanent", addr(host)))
+			w.Sh("node", fmt.Sprintf("ip neigh replace %s lladdr 02:00:00:00:00:02 dev moggy0 nud permanent", addr(host)))
 		}
-		w.sh("mesh", fmt.Sprintf("ip neigh replace %s lladdr 02:00:00:00:00:01 dev m0 nud permanent", addr(cosmo)))
+		w.Sh("mesh", fmt.Sprintf("ip neigh replace %s lladdr 02:00:00:00:00:01 dev m0 nud permanent", addr(cosmo)))
 	}
 	w.write(fleetFile)
 	return w
-}
-
-func (w *world) run(name string, args ...string) string {
-	w.t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		w.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// sh runs a script in a namespace.
-func (w *world) sh(ns, script string) string {
-	w.t.Helper()
-	return w.run("ip", "netns", "exec", w.tag+ns, "sh", "-ec", script)
 }
 
 // write renders cosmo's rules into their file.
@@ -183,7 +160,7 @@ func (w *world) write(text string) {
 // load has the rules in force, with nobody to keep them.
 func (w *world) load() {
 	w.t.Helper()
-	w.sh("node", "nft -f "+w.rules)
+	w.Sh("node", "nft -f "+w.rules)
 }
 
 // keep starts the keeper with no capability but CAP_NET_ADMIN, and waits until
@@ -194,7 +171,7 @@ func (w *world) keep() *os.Process {
 	if w.log, err = os.Create(filepath.Join(w.t.TempDir(), "log")); err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.Command("ip", "netns", "exec", w.tag+"node",
+	cmd := exec.Command("ip", "netns", "exec", w.Name("node"),
 		"setpriv", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin", "--bounding-set=-all,+net_admin", "--no-new-privs", os.Args[0])
 	cmd.Env = append(os.Environ(), keeperEnv+"="+w.rules)
 	cmd.Stderr = w.log
@@ -240,7 +217,7 @@ func (w *world) in(ns string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends
-		h, err := os.Open("/run/netns/" + w.tag + ns)
+		h, err := os.Open("/run/netns/" + w.Name(ns))
 		if err == nil {
 			defer h.Close()
 			err = unix.Setns(int(h.Fd()), unix.CLONE_NEWNET)
@@ -345,5 +322,5 @@ func (w *world) expect(reach bool, network string, from netip.Addr, to netip.Add
 }
 
 func (w *world) standing() bool {
-	return exec.Command("ip", "netns", "exec", w.tag+"node", "nft", "list", "table", "inet", firewall.Table).Run() == nil
+	return exec.Command("ip", "netns", "exec", w.Name("node"), "nft", "list", "table", "inet", firewall.Table).Run() == nil
 }

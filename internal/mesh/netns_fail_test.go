@@ -150,7 +150,7 @@ func TestNetnsReload(t *testing.T) {
 // handshake is when m last shook hands with another, as wg(8) shows it.
 func (w *world) handshake(m, other *machine) string {
 	w.t.Helper()
-	out := w.run("nsenter", "-t", pidOf(m), "-m", "-n", "wg", "show", fleet.MeshInterface, "latest-handshakes")
+	out := w.Run("nsenter", "-t", pidOf(m), "-m", "-n", "wg", "show", fleet.MeshInterface, "latest-handshakes")
 	for line := range strings.Lines(out) {
 		if key, at, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok && key == other.node.Key.String() {
 			return at
@@ -200,7 +200,7 @@ func TestNetnsPunch(t *testing.T) {
 // symmetric makes a router's NAT give every connection a port of its own.
 func (w *world) symmetric(router string) {
 	w.t.Helper()
-	w.sh(router, `nft flush chain inet home translate; nft add rule inet home translate meta nfproto ipv4 oifname "wan" masquerade random,fully-random`)
+	w.Sh(router, `nft flush chain inet home translate; nft add rule inet home translate meta nfproto ipv4 oifname "wan" masquerade random,fully-random`)
 }
 
 // last is when the last answer came.

@@ -49,13 +49,13 @@ func TestNetnsEveryPairTalks(t *testing.T) {
 		}
 	}
 	t.Logf("bianco to ari: %+v", bianco.path(ari))
-	t.Log(w.run("nsenter", "-t", pidOf(bianco), "-m", "-n", "wg", "show", "moggy0"))
+	t.Log(w.Run("nsenter", "-t", pidOf(bianco), "-m", "-n", "wg", "show", "moggy0"))
 }
 
 // TestNetnsNoIPv6 runs an agent where IPv6 is switched off altogether.
 func TestNetnsNoIPv6(t *testing.T) {
 	w, _, hub2, ari, bianco := cats(t)
-	w.sh("bianco", "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
+	w.Sh("bianco", "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
 	w.startAll()
 	for _, other := range []*machine{hub2, ari} {
 		if lost, out := bianco.ping(other.node.V4, 3, "0.2"); lost > 0 {

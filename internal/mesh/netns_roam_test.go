@@ -48,11 +48,11 @@ func TestNetnsRoaming(t *testing.T) {
 		w.wait("it is noticed", 2*time.Second, func() bool { return time.Since(begin) > 700*time.Millisecond })
 	}
 	advertise := func() { // the same prefix again
-		w.sh("ari", "ip -6 addr change 2001:db8:a::10/64 dev eth0 valid_lft 3600 preferred_lft 1800; ip -6 route replace default via 2001:db8:a::1 expires 1800")
+		w.Sh("ari", "ip -6 addr change 2001:db8:a::10/64 dev eth0 valid_lft 3600 preferred_lft 1800; ip -6 route replace default via 2001:db8:a::1 expires 1800")
 	}
 	// The first time, as an address that is for ever becomes one that is not, Linux
 	// takes its prefix away for a moment.
-	w.sh("ari", "ip -6 addr change 2001:db8:a::10/64 dev eth0 valid_lft 3600 preferred_lft 1800 || true")
+	w.Sh("ari", "ip -6 addr change 2001:db8:a::10/64 dev eth0 valid_lft 3600 preferred_lft 1800 || true")
 	advertise()
 	steady("all talk", 20*time.Second)
 	rest()
@@ -80,11 +80,11 @@ func TestNetnsRoaming(t *testing.T) {
 			noticed = step.of.logged(changed)
 		}
 		if step.of == ari { // the provider and the router have the new one already
-			w.sh("london", "ip addr add 2001:db8:b::1/64 dev lan nodad")
-			w.sh("inet", "ip -6 route add 2001:db8:b::/64 via 2001:db8::101; ip -6 route del 2001:db8:a::/64")
+			w.Sh("london", "ip addr add 2001:db8:b::1/64 dev lan nodad")
+			w.Sh("inet", "ip -6 route add 2001:db8:b::/64 via 2001:db8::101; ip -6 route del 2001:db8:a::/64")
 		}
 		begin := time.Now()
-		w.sh(step.ns, step.cmd)
+		w.Sh(step.ns, step.cmd)
 		rest()
 		steady(step.what, slack*3*time.Second-700*time.Millisecond)
 		if step.of != nil && step.of.logged(changed) == noticed {

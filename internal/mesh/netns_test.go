@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/lab/labtest"
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
@@ -82,8 +83,8 @@ func agentMain(dir string) error {
 // world is a small internet: one bridge, machines on it, and homes behind
 // routers.
 type world struct {
+	*labtest.Namespaces
 	t     *testing.T
-	tag   string
 	nodes map[string]*machine
 	conf  fleet.AgentConfig
 }
@@ -103,64 +104,31 @@ const testPort = 51877
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
-	for _, tool := range []string{"ip", "nft", "nsenter", "ping"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("needs %s", tool)
-		}
-	}
 	w := &world{
-		t: t, tag: fmt.Sprintf("mt%d", os.Getpid()), nodes: map[string]*machine{},
+		Namespaces: labtest.NewNamespaces(t, "mt"), t: t, nodes: map[string]*machine{},
 		conf: fleet.AgentConfig{
 			Version: 1, Fleet: "test", Port: testPort, MTU: 1280,
 			V4: netip.MustParsePrefix("10.77.0.0/16"), V6: netip.MustParsePrefix("fd77::/48"),
 		},
 	}
-	w.namespace("inet")
-	w.sh("inet", "ip link add br0 type bridge && ip link set br0 up && ip addr add 203.0.113.1/24 dev br0 && ip addr add 2001:db8::1/64 dev br0 nodad")
-	w.sh("inet", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	w.Add("inet")
+	w.Sh("inet", "ip link add br0 type bridge && ip link set br0 up && ip addr add 203.0.113.1/24 dev br0 && ip addr add 2001:db8::1/64 dev br0 nodad")
+	w.Sh("inet", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
 	return w
-}
-
-func (w *world) ns(name string) string { return w.tag + name }
-
-func (w *world) namespace(name string) {
-	w.t.Helper()
-	ns := w.ns(name)
-	w.run("ip", "netns", "add", ns)
-	w.t.Cleanup(func() { w.run("ip", "netns", "del", ns) })
-	w.sh(name, "ip link set lo up; sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
-}
-
-func (w *world) run(name string, args ...string) string {
-	w.t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		w.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// sh runs a script in a namespace.
-func (w *world) sh(name, script string) string {
-	w.t.Helper()
-	return w.run("ip", "netns", "exec", w.ns(name), "sh", "-ec", script)
 }
 
 // plug connects a namespace to the internet's bridge; addrs are on its end.
 func (w *world) plug(name, dev string, addrs ...string) {
 	w.t.Helper()
 	peer := "p" + name
-	w.run("ip", "link", "add", dev, "netns", w.ns(name), "type", "veth", "peer", "name", peer, "netns", w.ns("inet"))
-	w.sh("inet", "ip link set "+peer+" master br0 up")
-	w.sh(name, "ip link set "+dev+" up")
+	w.Run("ip", "link", "add", dev, "netns", w.Name(name), "type", "veth", "peer", "name", peer, "netns", w.Name("inet"))
+	w.Sh("inet", "ip link set "+peer+" master br0 up")
+	w.Sh(name, "ip link set "+dev+" up")
 	for _, a := range addrs {
 		if strings.Contains(a, ":") {
-			w.sh(name, "ip addr add "+a+"/64 dev "+dev+" nodad; ip -6 route replace default via 2001:db8::1")
+			w.Sh(name, "ip addr add "+a+"/64 dev "+dev+" nodad; ip -6 route replace default via 2001:db8::1")
 		} else {
-			w.sh(name, "ip addr add "+a+"/24 dev "+dev+"; ip route replace default via 203.0.113.1")
+			w.Sh(name, "ip addr add "+a+"/24 dev "+dev+"; ip route replace default via 203.0.113.1")
 		}
 	}
 }
@@ -168,7 +136,7 @@ func (w *world) plug(name, dev string, addrs ...string) {
 // public adds a machine on the open internet.
 func (w *world) public(name string, hub bool, addrs ...string) *machine {
 	w.t.Helper()
-	w.namespace(name)
+	w.Add(name)
 	w.plug(name, "eth0", addrs...)
 	m := w.member(name)
 	m.node.Hub = hub
@@ -182,20 +150,20 @@ func (w *world) public(name string, hub bool, addrs ...string) *machine {
 // "2001:db8:a::", a stateful firewall for IPv6.
 func (w *world) home(router, v4, v6 string) {
 	w.t.Helper()
-	w.namespace(router)
+	w.Add(router)
 	if v6 == "" {
 		w.plug(router, "wan", v4)
 	} else {
 		link := "2001:db8::" + strings.TrimPrefix(v4, "203.0.113.")
 		w.plug(router, "wan", v4, link)
-		w.sh("inet", "ip -6 route add "+v6+"/64 via "+link)
+		w.Sh("inet", "ip -6 route add "+v6+"/64 via "+link)
 	}
-	w.sh(router, "ip link add lan type bridge && ip link set lan up && ip addr add 192.168.1.1/24 dev lan")
+	w.Sh(router, "ip link add lan type bridge && ip link set lan up && ip addr add 192.168.1.1/24 dev lan")
 	if v6 != "" {
-		w.sh(router, "ip addr add "+v6+"1/64 dev lan nodad")
+		w.Sh(router, "ip addr add "+v6+"1/64 dev lan nodad")
 	}
-	w.sh(router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
-	w.sh(router, `nft -f - <<'E'
+	w.Sh(router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	w.Sh(router, `nft -f - <<'E'
 table inet home {
 	chain translate { type nat hook postrouting priority srcnat; meta nfproto ipv4 oifname "wan" masquerade; }
 	chain guard { type filter hook forward priority filter; policy accept;
@@ -212,12 +180,12 @@ E`)
 // behind adds a machine at home; host is the last number of its addresses.
 func (w *world) behind(name, router, v6 string, host int) *machine {
 	w.t.Helper()
-	w.namespace(name)
-	w.run("ip", "link", "add", "eth0", "netns", w.ns(name), "type", "veth", "peer", "name", "l"+name, "netns", w.ns(router))
-	w.sh(router, "ip link set l"+name+" master lan up")
-	w.sh(name, fmt.Sprintf("ip link set eth0 up; ip addr add 192.168.1.%d/24 dev eth0; ip route add default via 192.168.1.1", host))
+	w.Add(name)
+	w.Run("ip", "link", "add", "eth0", "netns", w.Name(name), "type", "veth", "peer", "name", "l"+name, "netns", w.Name(router))
+	w.Sh(router, "ip link set l"+name+" master lan up")
+	w.Sh(name, fmt.Sprintf("ip link set eth0 up; ip addr add 192.168.1.%d/24 dev eth0; ip route add default via 192.168.1.1", host))
 	if v6 != "" {
-		w.sh(name, fmt.Sprintf("ip addr add %s%d/64 dev eth0 nodad; ip -6 route add default via %s1", v6, host, v6))
+		w.Sh(name, fmt.Sprintf("ip addr add %s%d/64 dev eth0 nodad; ip -6 route add default via %s1", v6, host, v6))
 	}
 	return w.member(name)
 }
@@ -229,7 +197,7 @@ func (w *world) member(name string) *machine {
 		w.t.Fatal(err)
 	}
 	i := len(w.nodes) + 1
-	m := &machine{w: w, name: name, ns: w.ns(name), dir: w.t.TempDir(), key: key}
+	m := &machine{w: w, name: name, ns: w.Name(name), dir: w.t.TempDir(), key: key}
 	m.node = fleet.MeshNode{
 		Name: fleet.NodeName(name), Key: key.Public(),
 		V4: netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", i)), V6: netip.MustParseAddr(fmt.Sprintf("fd77::%x", i)),

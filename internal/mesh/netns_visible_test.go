@@ -15,7 +15,7 @@ import (
 // scrape asks a node's mesh address for its metrics, from a namespace.
 func (w *world) scrape(from string, of *machine) string {
 	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/%d && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3`, of.node.V4, testPort)
-	out, _ := exec.Command("ip", "netns", "exec", w.ns(from), "timeout", "3", "bash", "-c", script).CombinedOutput() // no answer is an error to it
+	out, _ := exec.Command("ip", "netns", "exec", w.Name(from), "timeout", "3", "bash", "-c", script).CombinedOutput() // no answer is an error to it
 	return string(out)
 }
 
@@ -70,7 +70,7 @@ func TestNetnsVisible(t *testing.T) {
 		}
 	}
 	// A stranger who knows the address, and routes it to the machine's outer one.
-	w.sh("inet", fmt.Sprintf("ip route add %s via %s", via.node.V4, via.node.Public[0].Addr()))
+	w.Sh("inet", fmt.Sprintf("ip route add %s via %s", via.node.V4, via.node.Public[0].Addr()))
 	if text := w.scrape("inet", via); strings.Contains(text, "HTTP") || strings.Contains(text, "moggy") {
 		t.Errorf("a stranger is answered:\n%s", text)
 	}
