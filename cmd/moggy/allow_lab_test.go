@@ -97,6 +97,10 @@ func TestLabAllow(t *testing.T) {
 		t.Error("other rules restarted the unit: it should reload them")
 	}
 
+	left := o.sh("web", "for i in $(seq 20); do systemctl stop moggy-firewall; nft list tables; systemctl start moggy-firewall; done")
+	if n := strings.Count(left, "inet moggy"); n > 0 {
+		t.Errorf("stopped 20 times, the firewall left its table behind %d times", n)
+	}
 	o.edit(func(file string) string { return strings.Split(file, "\nallow ")[0] })
 	o.mustRemote("apply", "--yes")
 	if !reaches("hub", v4, 8080) {
