@@ -9,7 +9,7 @@ GO      ?= go
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help up down build binaries test unit lab-test test-faults lint fmt fuzz bench deps clean
+.PHONY: help up down build binaries test unit lab-test test-faults lint fmt fuzz bench bench-mesh deps clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,6 +50,10 @@ fuzz:            ## every fuzz target for FUZZTIME (10m)
 
 bench:           ## the plan's benchmarks: time, memory, growth
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/plan ./internal/config/...
+
+bench-mesh: deps build ## the mesh beside plain wireguard-go: throughput, latency, memory, idle CPU; needs root, 3 minutes
+	CGO_ENABLED=0 $(GO) build -o bin/wireguard-go golang.zx2c4.com/wireguard
+	$(GO) run ./cmd/meshbench -wireguard-go bin/wireguard-go $(BENCHFLAGS)
 
 deps:            ## install what this machine lacks
 	scripts/needs.sh

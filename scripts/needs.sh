@@ -6,6 +6,7 @@ set -euo pipefail
 declare -A package=(
   [systemd-nspawn]=systemd-container [debootstrap]=debootstrap [nft]=nftables
   [ip]=iproute2 [wg]=wireguard-tools [ssh]=openssh-client [ping]=iputils-ping [iptables]=iptables
+  [iperf3]=iperf3
 )
 missing=()
 for command in "${!package[@]}"; do

@@ -45,7 +45,7 @@ func floors() [][]string {
 		// 4
 		{"cmd/moggy/internal/cli"},
 		{"cmd/moggy/internal/labcmd", "cmd/moggy/internal/nodecmd"},
-		{"cmd/moggy"},
+		{"cmd/moggy", "cmd/meshbench"},
 	}
 }
 
