@@ -41,16 +41,16 @@ func (d *Deployment) Apply(ctx context.Context, p *plan.Plan, o Options) (*plan.
 	if newer := p.Newer(); len(newer) > 0 && !o.Downgrade {
 		return p, tooOld(newer, d.Version)
 	}
-	free, err := d.exclusive()
+	ours, err := d.exclusive()
 	if err != nil {
 		return p, err
 	}
-	defer free()
+	defer ours.free()
 	held := concerned(p)
 	if err := d.equip(ctx, p.Nodes, held); err != nil {
 		return p, err
 	}
-	h, err := d.hold(ctx, held)
+	h, err := d.hold(ctx, ours.session, held)
 	if err != nil {
 		return p, err
 	}
@@ -183,8 +183,10 @@ func (d *Deployment) activate(ctx context.Context, n plan.NodePlan, within time.
 	if n.Manifest.Generation > 0 {
 		args = append(args, "--digest", string(protocol.DigestOf(n.Manifest)))
 	}
-	if d.Commit != "" {
-		args = append(args, "--commit", d.Commit)
+	if d.Commit != nil {
+		if commit := d.Commit(); commit != "" {
+			args = append(args, "--commit", commit)
+		}
 	}
 	out, err := d.target(n.Node).follow(ctx, tell, append(args, number)...)
 	until := time.Now().Add(reattach)

@@ -15,11 +15,11 @@ import (
 // meanwhile, since the one of the generation before may speak an older
 // protocol. The error is a *Stopped once anything was begun.
 func (d *Deployment) Rollback(ctx context.Context, b *plan.Back, seen map[fleet.NodeName]plan.Observation, o Options) error {
-	free, err := d.exclusive()
+	ours, err := d.exclusive()
 	if err != nil {
 		return err
 	}
-	defer free()
+	defer ours.free()
 	nodes := make(map[fleet.NodeName]plan.NodePlan, len(b.Rollout))
 	names := make([]fleet.NodeName, 0, len(b.Rollout))
 	for _, n := range b.Rollout {
@@ -30,7 +30,7 @@ func (d *Deployment) Rollback(ctx context.Context, b *plan.Back, seen map[fleet.
 	if err := d.accompany(ctx, names, "the one before may speak otherwise", arch); err != nil {
 		return err
 	}
-	h, err := d.hold(ctx, names)
+	h, err := d.hold(ctx, ours.session, names)
 	if err != nil {
 		return err
 	}

@@ -32,8 +32,10 @@ type Deployment struct {
 	Binaries Binaries
 	By       string // who is at work: "nico@laptop"
 	Version  string // of our own moggy
-	Commit   string // the git commit of the fleet file, for the nodes' history; "" where there is none
 	Progress Progress
+	// Commit is the git commit of the fleet file, for the nodes' history; "" where
+	// there is none. It may be nil.
+	Commit func() string
 	// Accept decides about the key of a host that is seen for the first time.
 	Accept func(node fleet.NodeName, key string) (bool, error)
 	// Save keeps the lock. It is called each time something was learned that

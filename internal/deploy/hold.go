@@ -3,7 +3,6 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -25,22 +24,22 @@ const (
 
 // holds keeps other operators away from nodes while a rollout is under way:
 // `moggy node hold` on each, for as long as it hears from us. When we die, each
-// is free within 20 s.
+// is free within 20 s, and for our next turn at once.
 type holds struct {
 	ctx  context.Context
 	end  context.CancelFunc
 	wait sync.WaitGroup
 	lost chan error // a node that somebody else took when we had lost it
 	// session is what a node knows us by when we come back after a lost
-	// connection, whose other end may not have noticed yet.
+	// connection, or a death, that its end may not have noticed yet.
 	session string
 	have    map[fleet.NodeName]bool
 }
 
 // hold holds all of the nodes, or none. The first is held before the others, so
 // that of two operators who come at once one is told at the door.
-func (d *Deployment) hold(ctx context.Context, names []fleet.NodeName) (*holds, error) {
-	h := &holds{lost: make(chan error, 1), have: make(map[fleet.NodeName]bool), session: rand.Text()}
+func (d *Deployment) hold(ctx context.Context, session string, names []fleet.NodeName) (*holds, error) {
+	h := &holds{lost: make(chan error, 1), have: make(map[fleet.NodeName]bool), session: session}
 	h.ctx, h.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := h.add(ctx, d, names); err != nil {
 		h.release()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"sync"
 
 	"github.com/moggyfleet/moggy/internal/deploy"
 	transport "github.com/moggyfleet/moggy/internal/deploy/ssh"
@@ -49,7 +50,8 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 		names = append(names, string(n.Name))
 	}
 	return &deploy.Deployment{
-		Fleet: f, SSH: client, Binaries: binaries, By: Whoami(), Version: a.Version, Commit: commitOf(context.Background(), a.Files),
+		Fleet: f, SSH: client, Binaries: binaries, By: Whoami(), Version: a.Version,
+		Commit:   sync.OnceValue(func() string { return commitOf(context.Background(), a.Files) }),
 		Progress: a.Board(names...),
 		Accept:   a.askHostKey(),
 		Save:     save,
