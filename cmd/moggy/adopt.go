@@ -75,10 +75,8 @@ type adoption struct {
 // drifted gathers what hands did on the nodes of names, or on all.
 func (a *app) drifted(d *deploy.Deployment, names []string, seen func(fleet.NodeName) (*fleet.Observed, string)) (adoption, error) {
 	var out adoption
-	for _, name := range names {
-		if _, ok := d.Fleet.Node(fleet.NodeName(name)); !ok {
-			return out, hint.New("there is no node "+name+" in the file", "moggy status lists them")
-		}
+	if _, err := cli.Named(d.Fleet, names...); err != nil {
+		return out, err
 	}
 	byKey := make(map[string]bool)
 	for _, n := range d.Fleet.Nodes {

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
-	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/status"
 )
@@ -36,13 +35,9 @@ A commit with "+" behind it is one whose files had changes that were in none.`,
 				return err
 			}
 			defer done()
-			var names []fleet.NodeName
-			for _, arg := range args {
-				name := fleet.NodeName(arg)
-				if _, ok := d.Fleet.Node(name); !ok {
-					return hint.New("there is no node "+arg+" in the file", "moggy status lists them")
-				}
-				names = append(names, name)
+			names, err := cli.Named(d.Fleet, args...)
+			if err != nil {
+				return err
 			}
 			d.Progress = cli.Quiet{}
 			turns, failed := d.History(cmd.Context(), names...)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/engine/agent"
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -69,10 +70,8 @@ func (a *app) path(ctx context.Context, from, to fleet.NodeName) (status.Path, e
 		return status.Path{}, err
 	}
 	defer done()
-	for _, name := range []fleet.NodeName{from, to} {
-		if _, ok := d.Fleet.Node(name); !ok {
-			return status.Path{}, hint.New("there is no node "+string(name)+" in the file", "moggy status lists them")
-		}
+	if _, err := cli.Named(d.Fleet, from, to); err != nil {
+		return status.Path{}, err
 	}
 	if from == to {
 		return status.Path{}, hint.New("both are "+string(from), "moggy path FROM TO")

@@ -9,8 +9,6 @@ import (
 
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/ssh"
-	"github.com/moggyfleet/moggy/internal/fleet"
-	"github.com/moggyfleet/moggy/internal/hint"
 )
 
 func newSSHCommand(a *app) *cobra.Command {
@@ -31,13 +29,14 @@ the command's.`,
 				return err
 			}
 			defer done()
-			name := fleet.NodeName(args[0])
-			n, ok := d.Fleet.Node(name)
-			if !ok {
-				return hint.New("there is no node "+args[0]+" in the file", "moggy status lists them")
+			names, err := cli.Named(d.Fleet, args[0])
+			if err != nil {
+				return err
 			}
+			name := names[0]
 			argv, err := d.SSH.Interactive(cmd.Context(), name, args[1:]...)
 			if err != nil {
+				n, _ := d.Fleet.Node(name)
 				return ssh.Explain(name, n.SSH.User, err)
 			}
 			run := exec.CommandContext(cmd.Context(), argv[0], argv[1:]...)

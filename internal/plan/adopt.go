@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -16,7 +17,7 @@ import (
 func Adopt(f *fleet.Fleet, l *fleet.Lock, reports map[fleet.NodeName][]fleet.Joined) ([]fleet.NodeName, error) {
 	first := make(map[fleet.NodeName]fleet.Joined)
 	var names []fleet.NodeName
-	for _, hub := range sortedNames(reports) {
+	for _, hub := range slices.Sorted(maps.Keys(reports)) {
 		for _, j := range reports[hub] {
 			have, known := first[j.Node]
 			switch {
@@ -49,13 +50,4 @@ func Adopt(f *fleet.Fleet, l *fleet.Lock, reports map[fleet.NodeName][]fleet.Joi
 	}
 	slices.Sort(names)
 	return names, nil
-}
-
-func sortedNames[V any](m map[fleet.NodeName]V) []fleet.NodeName {
-	names := make([]fleet.NodeName, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }

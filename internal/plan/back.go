@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
-	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/plan/rollout"
 	"github.com/moggyfleet/moggy/internal/term"
 )
@@ -37,7 +36,7 @@ type BackNode struct {
 func GoBack(f *fleet.Fleet, seen map[fleet.NodeName]Observation, named []fleet.NodeName) (*Back, error) {
 	for _, name := range named {
 		if _, ok := f.Node(name); !ok {
-			return nil, hint.New(fmt.Sprintf("there is no node %s in the file", name), "moggy status lists them")
+			return nil, unknown(name)
 		}
 	}
 	newest := 0

@@ -12,6 +12,11 @@ import (
 	"github.com/moggyfleet/moggy/internal/plan/rollout"
 )
 
+// unknown is the error for a node that is not in the file.
+func unknown(name fleet.NodeName) error {
+	return hint.New(fmt.Sprintf("there is no node %s in the file", name), "moggy status lists them")
+}
+
 // narrow leaves every node behind that is not among only; an empty only names
 // all.
 func (p *Plan) narrow(only []fleet.NodeName) error {
@@ -20,7 +25,7 @@ func (p *Plan) narrow(only []fleet.NodeName) error {
 	}
 	for _, name := range only {
 		if !slices.ContainsFunc(p.Nodes, func(n NodePlan) bool { return n.Node == name }) {
-			return hint.New(fmt.Sprintf("there is no node %s in the file", name), "moggy status lists them")
+			return unknown(name)
 		}
 	}
 	for i, n := range p.Nodes {

@@ -145,7 +145,7 @@ func (s Saved) Moved(now Saved) []string {
 			out = append(out, string(n.Node)+" "+text)
 		}
 	}
-	for _, name := range sortedNames(were) {
+	for _, name := range slices.Sorted(maps.Keys(were)) {
 		out = append(out, string(name)+" is gone")
 	}
 	return out

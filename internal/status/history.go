@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -134,7 +135,7 @@ func (w *work) entry() Entry {
 	}
 	for _, kind := range []fleet.TurnKind{fleet.TurnWentBack, fleet.TurnFailed, fleet.TurnActivated, fleet.TurnRestored, fleet.TurnConfirmed} {
 		byWhy := make(map[string]NodesTurn)
-		for _, node := range sortedKeys(w.last) {
+		for _, node := range slices.Sorted(maps.Keys(w.last)) {
 			t := w.last[node]
 			if t.Kind != kind {
 				continue
@@ -146,20 +147,11 @@ func (w *work) entry() Entry {
 			}
 			byWhy[t.Why] = r
 		}
-		for _, why := range sortedKeys(byWhy) {
+		for _, why := range slices.Sorted(maps.Keys(byWhy)) {
 			e.Results = append(e.Results, byWhy[why])
 		}
 	}
 	return e
-}
-
-func sortedKeys[K ~string, V any](m map[K]V) []K {
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // Write draws the history, newest first, times in the zone of now.
