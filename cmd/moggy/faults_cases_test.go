@@ -17,7 +17,7 @@ func calmFaults() []fault {
 			o.t.Logf("apply of six nodes with a changed mesh file took %.1f s", r.took.Seconds())
 		}
 		lost, sent := flows.stop()
-		o.t.Logf("of %d pings between all pairs, 50 ms apart, %d flows lost any", sent, len(lost))
+		o.t.Logf("%d of %d pings between all pairs, 50 ms apart, were lost", len(lost), sent)
 		if sent < 30*20 {
 			o.t.Errorf("only %d pings were sent", sent)
 		}
@@ -41,7 +41,7 @@ func stepFaults(o *operator) []fault {
 	}
 	for _, step := range slices.Concat([]string{"stage"}, o.steps(), []string{"probation", "confirm"}) {
 		at(step, "kill -9 of the activation", func(o *operator, node string) {
-			o.at(node, "sh", "-c", "pkill -KILL -f 'node --by.*(activate|stage|confirm)'")
+			o.sh(node, "pkill -KILL -f 'moggy [n]ode .*--by .*(activate|stage|confirm)'") // not the shell itself
 			o.release(node)
 		})
 		at(step, "power loss", func(o *operator, node string) {
@@ -110,7 +110,7 @@ func diskFaults() []fault {
 		}},
 		{"disk full during staging", false, func(o *operator) {
 			o.sh(node, "mount -t tmpfs -o nr_inodes=3 tmpfs /var/lib/moggy/store")
-			fails(o, "")
+			fails(o, "the disk is full")
 			o.sh(node, "umount /var/lib/moggy/store")
 		}},
 		{"disk full after staging", false, func(o *operator) {
@@ -130,8 +130,8 @@ func diskFaults() []fault {
 			o.changeOn(node)
 			o.sh(node, "mount --bind /etc /etc && mount -o remount,ro,bind /etc")
 			r := o.remote("apply", "--yes")
-			if r.code == 0 {
-				o.t.Logf("nothing in /etc had to change:\n%s", r.out)
+			if r.code == 0 || !strings.Contains(r.err, "read-only") {
+				o.t.Errorf("apply: exit code %d, want a failure that says why\n%s%s", r.code, r.out, r.err)
 			}
 			o.sh(node, "umount /etc")
 		}},

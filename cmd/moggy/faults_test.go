@@ -289,7 +289,7 @@ func (o *operator) pingAll() flows {
 		line.WriteString("rm -rf /tmp/flows; mkdir /tmp/flows; ")
 		for to, address := range f.nodes {
 			if to != from {
-				fmt.Fprintf(&line, "setsid ping -q -i 0.05 -W 2 %s >/tmp/flows/%s 2>&1 & ", address, to)
+				fmt.Fprintf(&line, "setsid ping -i 0.05 -W 2 %s >/tmp/flows/%s 2>&1 & ", address, to)
 			}
 		}
 		o.sh(from, line.String()+"true")
@@ -297,7 +297,8 @@ func (o *operator) pingAll() flows {
 	return f
 }
 
-// stop ends the pings, and names each flow that lost any.
+// stop ends the pings, and names each that was lost. The last of a flow may be on
+// its way when ping is told to end.
 func (f flows) stop() (lost []string, sent int) {
 	f.o.t.Helper()
 	for from := range f.nodes {
@@ -316,8 +317,13 @@ func (f flows) stop() (lost []string, sent int) {
 				f.o.t.Fatalf("%s to %s: %q: %v", from, to, out, err)
 			}
 			sent += tx
-			if tx-rx > 1 { // one may be on its way when ping is told to end
-				lost = append(lost, fmt.Sprintf("%s to %s: %d of %d", from, to, tx-rx, tx))
+			if rx == 0 {
+				f.o.t.Fatalf("%s to %s: no answer at all", from, to)
+			}
+			for seq := range tx {
+				if n := seq + 1; n < tx && !strings.Contains(out, fmt.Sprintf("icmp_seq=%d ttl", n)) {
+					lost = append(lost, fmt.Sprintf("%s to %s: number %d of %d", from, to, n, tx))
+				}
 			}
 		}
 	}

@@ -109,7 +109,7 @@ func (o leaver) leaves(node string, way ...string) {
 	var left []string
 	for line := range strings.SplitSeq(strings.TrimSpace(difference(o.before[node], o.digests(node))), "\n") {
 		fields := strings.Fields(line)
-		if len(fields) > 2 && !strings.Contains(installed, fields[len(fields)-1]) && !strings.Contains(installed, fields[len(fields)-2]) {
+		if len(fields) >= 2 && !strings.Contains(installed, fields[len(fields)-1]) && !strings.Contains(installed, fields[len(fields)-2]) {
 			left = append(left, line)
 		}
 	}
