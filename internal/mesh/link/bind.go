@@ -52,6 +52,8 @@ type Bind struct {
 	v4, v6 atomic.Pointer[socket]
 	mu     sync.Mutex // of Open, Close and changes to the maps
 
+	tight atomic.Int32 // peers that full packets do not reach
+
 	namesMu sync.RWMutex     // of names
 	names   map[uint32]*peer // by our name for keys that the peer was told
 }
@@ -99,6 +101,7 @@ func (b *Bind) SetPeers(ring *wire.Keyring, ids []wire.ID) {
 	maps.DeleteFunc(b.names, func(_ uint32, p *peer) bool { return next[p.id] != p })
 	b.namesMu.Unlock()
 	b.indexLocked()
+	b.countTightLocked()
 }
 
 func (b *Bind) indexLocked() {
@@ -109,6 +112,16 @@ func (b *Bind) indexLocked() {
 		}
 	}
 	b.direct.Store(&direct)
+}
+
+func (b *Bind) countTightLocked() {
+	n := int32(0)
+	for _, p := range *b.peers.Load() {
+		if p.use.Load().Narrow {
+			n++
+		}
+	}
+	b.tight.Store(n)
 }
 
 func (b *Bind) peer(id wire.ID) *peer { return (*b.peers.Load())[id] }
@@ -124,6 +137,9 @@ func (b *Bind) Use(u path.Use, now time.Time) {
 	old := p.use.Swap(&u)
 	if old.Route != u.Route {
 		b.indexLocked()
+	}
+	if old.Narrow != u.Narrow {
+		b.countTightLocked()
 	}
 	b.mu.Unlock()
 	if old.Route == u.Route || u.Route.IsZero() {

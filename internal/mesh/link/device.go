@@ -44,7 +44,7 @@ func NewDevice(t tun.Device, b *Bind, key wire.PrivateKey, log *slog.Logger) (*D
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
-	o := &opener{Device: t}
+	o := &opener{Device: t, bind: b}
 	d := &Device{
 		bind:    b,
 		name:    name,

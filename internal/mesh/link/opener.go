@@ -9,10 +9,12 @@ import (
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
-// opener is the interface as WireGuard writes to it. It tells whose data could
-// be opened, which WireGuard says in no other way.
+// opener is the interface as WireGuard reads from it and writes to it. It tells
+// whose data could be opened, which WireGuard says in no other way, and keeps
+// packets as small as the way to a peer needs them (clamp.go).
 type opener struct {
 	tun.Device
+	bind   *Bind
 	owners atomic.Pointer[map[netip.Addr]*peer] // by source address
 }
 
@@ -35,6 +37,11 @@ func (o *opener) Write(bufs [][]byte, offset int) (int, error) {
 	if owners := o.owners.Load(); owners != nil && len(bufs) > 0 {
 		if p := (*owners)[source(bufs[0][offset:])]; p != nil {
 			p.reads()
+		}
+	}
+	for _, b := range bufs {
+		if b = b[offset:]; syn(b) {
+			o.clamp(b, source(b))
 		}
 	}
 	return o.Device.Write(bufs, offset)

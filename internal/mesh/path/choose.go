@@ -340,6 +340,8 @@ func (e *Engine) publish(p *peer, why string) {
 	u := Use{Peer: p.ID, Route: p.primary, Spare: p.spare, Hedge: !p.hedgeUntil.IsZero() && !p.spare.IsZero()}
 	if t := p.track(p.primary); t != nil {
 		u.Local = e.localFor(p, t)
+		u.Narrow = t.narrow()
+		u.Wide = !t.lastFull.IsZero() && t.fullMisses == 0
 	}
 	if u == p.published {
 		return

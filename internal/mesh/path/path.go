@@ -114,6 +114,9 @@ type Use struct {
 	Local netip.Addr
 	// Hedge wants transport data (never handshakes) sent on Spare as well.
 	Hedge bool
+	// Wide says that full packets were seen to pass by Route, Narrow that they do
+	// not; of a route that was not tried yet neither.
+	Wide, Narrow bool
 	// Why is a constant text for the log.
 	Why string
 }

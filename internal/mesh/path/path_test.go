@@ -434,6 +434,35 @@ func TestFullPacketsLost(t *testing.T) {
 	}
 }
 
+// TestNoRoomForFullPackets: where no route passes full packets this is said, so
+// that smaller ones are made; and it is unsaid when one does again.
+func TestNoRoomForFullPackets(t *testing.T) {
+	r := newRig(t)
+	r.e.cfg.PadTo = 1312
+	r.e.SetPeers(r.now, fleetOf())
+	narrow := false
+	flow := func(d time.Duration) {
+		for end := r.now.Add(d); r.now.Before(end); {
+			r.e.Traffic(r.now, hubB, Traffic{Tx: r.now, Bulk: r.now, Rx: r.now})
+			r.run(40*time.Millisecond, func(s Send) bool {
+				m, ok := s.Message.(wire.Probe)
+				return !narrow || !ok || m.Size == wire.ProbeSize
+			})
+		}
+	}
+	flow(40 * time.Millisecond)
+	if got := r.use[hubB]; got.Narrow {
+		t.Errorf("of a route that was hardly tried yet it says %+v", got)
+	}
+	for _, n := range []bool{false, true, false} {
+		narrow = n
+		flow(30 * time.Second)
+		if got := r.use[hubB]; got.Narrow != n || got.Wide == n {
+			t.Errorf("full packets lost: %v; it says %+v", n, got)
+		}
+	}
+}
+
 // TestNATForgot: a hub that sees us at another address than before says that the
 // NAT in between forgot us: the other hubs are told at once, but not again and
 // again where every packet comes from another port.
