@@ -76,7 +76,7 @@ func buildCommit(t *testing.T, commit, version string) string {
 	archive := exec.Command("git", "archive", "--format=tar", "--output="+filepath.Join(dir, "tar"), commit)
 	archive.Dir = filepath.Join("..", "..")
 	if out, err := archive.CombinedOutput(); err != nil {
-		t.Skipf("there is no history to take the older moggy from (git fetch --unshallow): %v: %s", err, out)
+		t.Fatalf("there is no history to take the older moggy from (git fetch --unshallow): %v: %s", err, out)
 	}
 	source := filepath.Join(dir, "source")
 	if err := os.Mkdir(source, 0o755); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,7 @@ type machine struct {
 	systemd *node.FakeSystemd
 	report  node.ReportID
 	began   time.Time
+	jumped  atomic.Int64 // how far somebody has set the wall clock, in ns
 	// dieAt kills the supervisor at the first event that fits.
 	dieAt func(protocol.Event) bool
 	ends  []protocol.Outcome
@@ -63,7 +65,8 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) node(by string) *node.Node {
 	return node.New(node.Options{
-		Root: m.root, Systemd: m.systemd, Now: time.Now, By: by, Await: 5 * time.Second, Run: node.RunCommand,
+		Root: m.root, Systemd: m.systemd, By: by, Await: 5 * time.Second, Run: node.RunCommand,
+		Now:    func() time.Time { return time.Now().Add(time.Duration(m.jumped.Load())) },
 		Uptime: func() time.Duration { return time.Since(m.began) },
 	})
 }
@@ -160,9 +163,13 @@ func (m *machine) lastTurn() fleet.Turn {
 	return turns[len(turns)-1]
 }
 
-// meanwhile does something 10 s after the generation began to wait.
+// meanwhile does something 10 s after the generation began to wait. It is done
+// before the directory goes.
 func (m *machine) meanwhile(do func()) {
+	done := make(chan struct{})
+	m.t.Cleanup(func() { <-done })
 	go func() {
+		defer close(done)
 		for m.Probation() == nil {
 			time.Sleep(10 * time.Millisecond) // virtual
 		}
@@ -184,6 +191,7 @@ func (m *machine) confirm() {
 }
 
 func TestProbation(t *testing.T) {
+	const year = 365 * 24 * time.Hour
 	tests := map[string]struct {
 		within    time.Duration
 		meanwhile func(m *machine)
@@ -195,6 +203,9 @@ func TestProbation(t *testing.T) {
 		"nobody confirms":  {30 * time.Second, func(*machine) {}, 1, 30 * time.Second, "nobody confirmed it in time"},
 		"crashes":          {30 * time.Second, func(m *machine) { m.systemd.Restarted(unit) }, 1, 10 * time.Second, "unit demo.service: crashed"},
 		"stops":            {30 * time.Second, func(m *machine) { m.systemd.Kill(unit) }, 1, 15 * time.Second, "unit demo.service: inactive"},
+		"a year ahead":     {30 * time.Second, func(m *machine) { m.jumped.Store(int64(year)) }, 1, 30 * time.Second, "nobody confirmed it in time"},
+		"a year back":      {30 * time.Second, func(m *machine) { m.jumped.Store(-int64(year)) }, 1, 30 * time.Second, "nobody confirmed it in time"},
+		"back, confirmed":  {30 * time.Second, func(m *machine) { m.jumped.Store(-int64(year)); m.confirm() }, 2, 10 * time.Second, ""},
 		"nobody has to":    {0, nil, 2, 0, ""},
 		"another in force": {30 * time.Second, (*machine).takeOver, 3, 10 * time.Second, ""},
 	}
