@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -214,30 +215,56 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// TestGrowth holds the plan to cost near linear in nodes, by what it allocates,
+// which is the same on every machine, and 1,000 nodes to half a second.
+func TestGrowth(t *testing.T) {
+	few, many := planCrowd(t, 100), planCrowd(t, 1000)
+	if a, b := testing.AllocsPerRun(1, few), testing.AllocsPerRun(1, many); b > 15*a {
+		t.Errorf("100 nodes take %.0f allocations, 1,000 take %.0f: more than 15 times as many", a, b)
+	}
+	fastest := time.Hour
+	for range 3 { // the machine may be busy
+		began := time.Now()
+		many()
+		fastest = min(fastest, time.Since(began))
+	}
+	if fastest > time.Second/2 {
+		t.Errorf("1,000 nodes take %s", fastest)
+	}
+}
+
 // BenchmarkPlan plans a change of the shared file on every node, with a
 // service of two files on each: addresses, parts, differences, waves, failures.
 func BenchmarkPlan(b *testing.B) {
 	for _, nodes := range []int{100, 1000, 10000} {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
-			f := crowd(nodes)
-			l, err := Allocate(f, &fleet.Lock{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			seen := observedCrowd(b, f, l)
-			old := members(f) + "old\n"
-			contents := map[fleet.Digest]string{fleet.DigestOf([]byte(old)): old}
+			work := planCrowd(b, nodes)
 			b.ReportAllocs()
 			for b.Loop() {
-				l, err := Allocate(f, l)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := Compute(Input{Fleet: f, Lock: l, Observed: seen, Contents: contents, Parts: crowdParts(f, "new\n")}); err != nil {
-					b.Fatal(err)
-				}
+				work()
 			}
 		})
+	}
+}
+
+// planCrowd prepares a fleet; what it returns plans it.
+func planCrowd(tb testing.TB, nodes int) func() {
+	f := crowd(nodes)
+	l, err := Allocate(f, &fleet.Lock{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	seen := observedCrowd(tb, f, l)
+	old := members(f) + "old\n"
+	contents := map[fleet.Digest]string{fleet.DigestOf([]byte(old)): old}
+	return func() {
+		l, err := Allocate(f, l)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := Compute(Input{Fleet: f, Lock: l, Observed: seen, Contents: contents, Parts: crowdParts(f, "new\n")}); err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
 
