@@ -223,14 +223,15 @@ func TestGrowth(t *testing.T) {
 		t.Errorf("100 nodes take %.0f allocations, 1,000 take %.0f: more than 15 times as many", a, b)
 	}
 	fastest := time.Hour
-	for range 3 { // the machine may be busy
+	for range 10 { // the machine may be busy
+		if fastest < time.Second/2 {
+			return
+		}
 		began := time.Now()
 		many()
 		fastest = min(fastest, time.Since(began))
 	}
-	if fastest > time.Second/2 {
-		t.Errorf("1,000 nodes take %s", fastest)
-	}
+	t.Errorf("1,000 nodes take %s", fastest)
 }
 
 // BenchmarkPlan plans a change of the shared file on every node, with a
