@@ -38,7 +38,10 @@ other node, relay for others where this node is a hub.
 
 systemd runs it (moggy-agent.service). It reads one file, which SIGHUP makes it
 read again, and needs no name server, no operator and no other node. What it
-knows is at /run/moggy/agent.sock; wg(8) shows the interface as well.`,
+knows is at /run/moggy/agent.sock; wg(8) shows the interface as well.
+
+Where a network driver spoils packets that the kernel takes or gives several at a
+time (UDP GSO and GRO), MOGGY_NO_OFFLOAD=1 in its environment does without.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opt.Log = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
@@ -75,6 +78,7 @@ func runAgent(ctx context.Context, opt mesh.Options) error {
 	debug.SetGCPercent(agentGOGC)
 	debug.SetMemoryLimit(agentMemory)
 	opt.Notify = notifySystemd
+	opt.NoOffload = os.Getenv("MOGGY_NO_OFFLOAD") == "1"
 	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil {
 		opt.Watchdog = time.Duration(usec) * time.Microsecond / 2
 	}

@@ -36,7 +36,9 @@ type Options struct {
 	StateDir   string // what must outlive a restart; "" on nodes that are no hubs
 	Interface  string // name of the TUN interface
 	Version    string // moggy's
-	Log        *slog.Logger
+	// NoOffload gives the kernel, and takes from it, each packet by itself.
+	NoOffload bool
+	Log       *slog.Logger
 	// Notify is called with systemd's READY and WATCHDOG messages; nil for none.
 	Notify func(state string)
 	// Watchdog is how often Notify wants WATCHDOG; 0 for never.
@@ -173,7 +175,7 @@ func (a *Agent) start() error {
 	})
 	a.ring = wire.NewKeyring(a.key)
 	a.relay = relay.New(a.engine.Epoch())
-	a.bind = link.NewBind(link.BindConfig{Control: a, Relay: a.relay, Epoch: a.engine.Epoch(), Port: conf.Port})
+	a.bind = link.NewBind(link.BindConfig{Control: a, Relay: a.relay, Epoch: a.engine.Epoch(), Port: conf.Port, NoOffload: a.opt.NoOffload})
 	tun, err := link.OpenTUN(a.opt.Interface, conf.MTU)
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ type Bind struct {
 	relay   *relay.Forwarder // nil if this node is no hub
 	epoch   uint32
 	port    uint16 // the one that was asked for
+	plain   bool   // no offloads
 
 	ring   atomic.Pointer[wire.Keyring]
 	peers  atomic.Pointer[map[wire.ID]*peer]
@@ -66,11 +67,13 @@ type BindConfig struct {
 	Relay   *relay.Forwarder // nil if this node is no hub
 	Epoch   uint32           // of our frames
 	Port    uint16
+	// NoOffload gives and takes each packet by itself (no UDP GSO and GRO).
+	NoOffload bool
 }
 
 // NewBind returns a Bind without peers that is not open.
 func NewBind(c BindConfig) *Bind {
-	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, names: make(map[uint32]*peer)}
+	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, names: make(map[uint32]*peer)}
 	b.ring.Store(&wire.Keyring{})
 	b.peers.Store(&map[wire.ID]*peer{})
 	b.direct.Store(&map[netip.AddrPort]*peer{})
@@ -168,7 +171,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, conn.ErrBindAlreadyOpen
 	}
 	var fns []conn.ReceiveFunc
-	v4, err := listen("udp4", port)
+	v4, err := listen("udp4", port, !b.plain)
 	switch {
 	case err == nil:
 		port = v4.port()
@@ -177,7 +180,7 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	case !errors.Is(err, syscall.EAFNOSUPPORT):
 		return nil, 0, err
 	}
-	v6, err := listen("udp6", port)
+	v6, err := listen("udp6", port, !b.plain)
 	switch {
 	case err == nil:
 		port = v6.port()

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -192,3 +193,5 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+func hopTo(a net.Addr) relay.Hop { return relay.Hop{Addr: addrOf(a)} }

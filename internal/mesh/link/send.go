@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
 
@@ -110,17 +111,20 @@ func (b *Bind) write(head func(header, packet []byte), bufs [][]byte, to netip.A
 	if s == nil {
 		return unix.EAFNOSUPPORT
 	}
-	oob := s.source(local)
 	batch := s.batch()
+	var first error
 	for _, buf := range bufs {
+		if batch.full() {
+			first = errors.Join(first, batch.send())
+		}
 		var header []byte
 		if head != nil {
 			header = batch.header()
 			head(header, buf)
 		}
-		batch.add(header, buf, to, oob)
+		batch.add(header, buf, to, local)
 	}
-	return s.flush(batch)
+	return errors.Join(first, s.flush(batch))
 }
 
 func (b *Bind) socketFor(a netip.Addr) *socket {
@@ -144,79 +148,116 @@ func (b *Bind) SendTo(to netip.AddrPort, local netip.Addr, frame []byte) error {
 	return b.write(nil, [][]byte{frame}, to, local)
 }
 
-// receiver returns the function that wireguard-go calls for packets of s.
-func (b *Bind) receiver(s *socket) conn.ReceiveFunc {
-	oob := make([][oobSize]byte, batchSize)
-	msgs := newBatch(batchSize).msgs
-	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
-		for i := range bufs {
-			msgs[i].Buffers = append(msgs[i].Buffers[:0], bufs[i])
-			msgs[i].OOB = oob[i][:]
-		}
-		n, err := s.rw.ReadBatch(msgs[:len(bufs)], 0)
-		if err != nil {
-			return 0, err
-		}
-		in := inbound{bind: b, sock: s, now: time.Now()}
-		for i := range n {
-			m := &msgs[i]
-			sizes[i], eps[i] = in.packet(bufs[i][:m.N], addrOf(m.Addr), m.OOB[:m.NN])
-		}
-		in.flush()
-		return n, nil
-	}
-}
-
-// inbound is one batch on its way in, and what is relayed of it.
+// inbound is what arrived at a socket in one system call and is not yet looked
+// at, and what is relayed of it.
 type inbound struct {
 	bind   *Bind
 	sock   *socket
 	now    time.Time
+	msgs   []ipv6.Message
+	n      int // messages that arrived
+	next   int // the one to look at
+	at     int // how far it was looked at
 	v4, v6 *batch
 }
 
-// packet sorts out one datagram. For WireGuard it returns size and endpoint;
-// the bytes are at the start of p. All else it deals with itself and returns 0.
-func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) (int, conn.Endpoint) {
+// Each message may be many packets, so that few are enough.
+const (
+	inboundMessages = 16
+	inboundSize     = 1<<16 - 1
+)
+
+// receiver returns the function that wireguard-go calls for packets of s.
+func (b *Bind) receiver(s *socket) conn.ReceiveFunc {
+	in := &inbound{bind: b, sock: s, msgs: make([]ipv6.Message, inboundMessages)}
+	room := make([]byte, inboundMessages*inboundSize)
+	oob := make([]byte, inboundMessages*oobSize)
+	for i := range in.msgs {
+		in.msgs[i].Buffers = [][]byte{room[i*inboundSize:][:inboundSize]}
+		in.msgs[i].OOB = oob[i*oobSize:][:oobSize]
+	}
+	return in.receive
+}
+
+// receive is a conn.ReceiveFunc. What finds no room in bufs is left for the next
+// call.
+func (in *inbound) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	if in.next == in.n {
+		n, err := in.sock.rw.ReadBatch(in.msgs, 0)
+		if err != nil {
+			return 0, err
+		}
+		in.n, in.next, in.at = n, 0, 0
+	}
+	in.now = time.Now()
+	got := 0
+	for ; in.next < in.n; in.next++ {
+		m := &in.msgs[in.next]
+		from, oob := addrOf(m.Addr), m.OOB[:m.NN]
+		size := segmentSize(oob)
+		if size == 0 {
+			size = max(m.N, 1)
+		}
+		for ; in.at < m.N; in.at += size {
+			if got == len(bufs) {
+				in.flush()
+				return got, nil
+			}
+			packet, ep := in.packet(m.Buffers[0][in.at:min(in.at+size, m.N)], from, oob)
+			if ep == nil {
+				continue
+			}
+			sizes[got], eps[got] = copy(bufs[got], packet), ep
+			got++
+		}
+		in.at = 0
+	}
+	in.flush()
+	return got, nil
+}
+
+// packet sorts out one datagram. What is WireGuard's it returns with its
+// endpoint; all else it deals with itself and returns nil.
+func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) ([]byte, conn.Endpoint) {
 	b := in.bind
 	switch wire.Classify(p) {
 	case wire.WireGuard:
 		sender := (*b.direct.Load())[from]
 		if sender == nil {
 			if to := b.addressee(p); to != nil && !in.session(to, p, in.now.UnixNano()) {
-				return 0, nil
+				return nil, nil
 			}
-			return len(p), stranger{from}
+			return p, stranger{from}
 		}
 		if !in.hear(sender, path.Route{Addr: from}, p) {
-			return 0, nil
+			return nil, nil
 		}
-		return len(p), sender
+		return p, sender
 	case wire.Deliver:
 		frame, payload, err := b.ring.Load().OpenDeliver(p)
 		if err != nil {
-			return 0, nil
+			return nil, nil
 		}
 		route := path.Route{Hub: frame.Hub}
 		if wire.Classify(payload) != wire.WireGuard {
 			b.control.Frame(payload, path.Source{Route: route})
-			return 0, nil
+			return nil, nil
 		}
 		sender := b.peer(frame.From)
 		if sender == nil {
-			return 0, nil
+			return nil, nil
 		}
 		if !in.hear(sender, route, payload) {
-			return 0, nil
+			return nil, nil
 		}
-		return copy(p, payload), sender
+		return payload, sender
 	case wire.Forward:
 		in.forward(p, from, oob)
 	case wire.Foreign:
 	default:
 		b.control.Frame(p, path.Source{Route: path.Route{Addr: from}, Local: in.sock.local(oob)})
 	}
-	return 0, nil
+	return nil, nil
 }
 
 // hear books a message of WireGuard, and says whether WireGuard shall see it.
@@ -262,16 +303,19 @@ func (in *inbound) forward(p []byte, from netip.AddrPort, oob []byte) {
 	}
 	if *out == nil {
 		*out = s.batch()
+	} else if (*out).full() {
+		_ = (*out).send() // an error is the same to the nodes as loss
 	}
-	(*out).add(nil, p, hop.Addr, s.source(hop.Local))
+	(*out).add(nil, p, hop.Addr, hop.Local)
 }
 
-// flush sends what is to be relayed. An error is the same to the nodes as loss.
+// flush sends what is to be relayed: the next call overwrites it. An error is
+// the same to the nodes as loss.
 func (in *inbound) flush() {
-	if s := in.bind.v4.Load(); in.v4 != nil && s != nil {
-		_ = s.flush(in.v4)
-	}
-	if s := in.bind.v6.Load(); in.v6 != nil && s != nil {
-		_ = s.flush(in.v6)
+	for _, out := range []**batch{&in.v4, &in.v6} {
+		if b := *out; b != nil {
+			_ = b.sock.flush(b)
+			*out = nil
+		}
 	}
 }

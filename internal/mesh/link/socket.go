@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -26,32 +27,19 @@ type socket struct {
 		ReadBatch(ms []ipv6.Message, flags int) (int, error)
 		WriteBatch(ms []ipv6.Message, flags int) (int, error)
 	}
-	batches sync.Pool // *batch
+	segments bool                   // the kernel may be given packets in one piece
+	whole    sync.Map               // netip.Addr: int64, until when not to that address
+	from     atomic.Pointer[origin] // the one used last
+	batches  sync.Pool              // *batch
 }
 
-// batch is what one system call sends or receives. Each message is a header of
-// ours, which may be empty, and a packet.
-type batch struct {
-	msgs    []ipv6.Message
-	headers [][wireHeader]byte
-	addrs   []net.UDPAddr
-	n       int
+// origin is the control message that makes a message leave from an address.
+type origin struct {
+	addr netip.Addr
+	oob  []byte
 }
 
-func newBatch(size int) *batch {
-	b := &batch{
-		msgs:    make([]ipv6.Message, size),
-		headers: make([][wireHeader]byte, size),
-		addrs:   make([]net.UDPAddr, size),
-	}
-	for i := range b.msgs {
-		b.msgs[i].Buffers = make([][]byte, 1, 2)
-		b.addrs[i].IP = make(net.IP, 16)
-	}
-	return b
-}
-
-func listen(network string, port uint16) (*socket, error) {
+func listen(network string, port uint16, offload bool) (*socket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		ctl := c.Control(func(fd uintptr) { err = configure(int(fd), network == "udp6") })
@@ -67,7 +55,10 @@ func listen(network string, port uint16) (*socket, error) {
 	} else {
 		s.rw = ipv4.NewPacketConn(pc)
 	}
-	s.batches.New = func() any { return newBatch(batchSize) }
+	s.batches.New = func() any { return newBatch(s, batchSize) }
+	if offload {
+		s.segments = s.offload()
+	}
 	return s, nil
 }
 
@@ -89,9 +80,6 @@ func configure(fd int, v6 bool) error {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 }
-
-// oobSize holds one packet information of either family.
-const oobSize = 64
 
 // local is our own address that a message was sent to.
 func (s *socket) local(oob []byte) netip.Addr {
@@ -115,69 +103,21 @@ func (s *socket) local(oob []byte) netip.Addr {
 
 // source is the control message that makes a message leave from that address.
 func (s *socket) source(from netip.Addr) []byte {
-	switch {
-	case !from.IsValid() || from.Is6() != s.v6:
+	if !from.IsValid() || from.Is6() != s.v6 {
 		return nil
-	case s.v6:
-		return (&ipv6.ControlMessage{Src: from.AsSlice()}).Marshal()
-	default:
-		return (&ipv4.ControlMessage{Src: from.AsSlice()}).Marshal()
 	}
-}
-
-func (s *socket) batch() *batch {
-	b := s.batches.Get().(*batch)
-	b.n = 0
-	return b
-}
-
-// header is room for the header of the message that is added next.
-func (b *batch) header() []byte { return b.headers[b.n][:] }
-
-// add appends a message; neither header nor packet is copied.
-func (b *batch) add(header, packet []byte, to netip.AddrPort, oob []byte) {
-	m, a := &b.msgs[b.n], &b.addrs[b.n]
-	if to.Addr().Is4() {
-		ip := to.Addr().As4()
-		a.IP = append(a.IP[:0], ip[:]...)
+	last := s.from.Load()
+	if last != nil && last.addr == from {
+		return last.oob
+	}
+	next := &origin{addr: from}
+	if s.v6 {
+		next.oob = (&ipv6.ControlMessage{Src: from.AsSlice()}).Marshal()
 	} else {
-		ip := to.Addr().As16()
-		a.IP = append(a.IP[:0], ip[:]...)
+		next.oob = (&ipv4.ControlMessage{Src: from.AsSlice()}).Marshal()
 	}
-	a.Port, a.Zone = int(to.Port()), to.Addr().Zone()
-	m.Buffers = m.Buffers[:0]
-	if len(header) > 0 {
-		m.Buffers = append(m.Buffers, header)
-	}
-	m.Buffers = append(m.Buffers, packet)
-	m.OOB, m.Addr = oob, a
-	b.n++
-}
-
-// flush sends what the batch holds and gives the batch back. A message that is
-// refused does not keep back the ones behind it; the first error is returned.
-func (s *socket) flush(b *batch) error {
-	var first error
-	for msgs := b.msgs[:b.n]; len(msgs) > 0; {
-		n, err := s.rw.WriteBatch(msgs, 0)
-		if err != nil {
-			if first == nil {
-				first = err
-			}
-			if errors.Is(err, net.ErrClosed) {
-				break
-			}
-			n = 1
-		}
-		msgs = msgs[n:]
-	}
-	for i := range b.msgs[:b.n] {
-		m := &b.msgs[i]
-		clear(m.Buffers)
-		m.Buffers, m.OOB, m.Addr = m.Buffers[:0], nil, nil
-	}
-	s.batches.Put(b)
-	return first
+	s.from.Store(next)
+	return next.oob
 }
 
 func (s *socket) port() uint16 { return addrOf(s.conn.LocalAddr()).Port() }
