@@ -58,6 +58,7 @@ func TestLabCats(t *testing.T) {
 	t.Run("drift", o.drift)
 	t.Run("operators log in, strangers do not", o.logIn)
 	t.Run("one host key for ever", o.hostKey)
+	t.Run("the agent may little", o.mayLittle)
 	t.Run("symmetric NATs are relayed", o.relayed)
 	for _, hub := range []string{"cosmo", "maco", "miki"} {
 		t.Run("loss of "+hub, func(t *testing.T) { o.with(t).loseHub(hub) })
@@ -497,6 +498,20 @@ func longestGap(output string, ended time.Time) (gap time.Duration, answers int)
 	}
 	longest = max(longest, float64(ended.UnixNano())/1e9-last)
 	return time.Duration(longest * float64(time.Second)).Round(10 * time.Millisecond), answers
+}
+
+// mayLittle reads of the running agent, on a hub and on a worker, that it is
+// nobody's root, has CAP_NET_ADMIN alone (linux/capability.h: bit 12), gets no
+// more by any program, and is in a seccomp filter.
+func (o *operator) mayLittle(t *testing.T) {
+	for _, node := range []string{"cosmo", "bianco"} {
+		status := o.with(t).sh(node, "cat /proc/$(systemctl show -P MainPID moggy-agent)/status")
+		for _, want := range []string{`Uid:\t[1-9]\d*\t`, `CapEff:\t0000000000001000`, `CapBnd:\t0000000000001000`, `NoNewPrivs:\t1`, `Seccomp:\t2`} {
+			if !regexp.MustCompile(want).MatchString(status) {
+				t.Errorf("%s: no %s in\n%s", node, want, status)
+			}
+		}
+	}
 }
 
 func (o *operator) leave(t *testing.T) {

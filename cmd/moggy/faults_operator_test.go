@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/status"
 )
 
 // operatorFaults are what happens at the operator's end.
@@ -36,6 +41,7 @@ func operatorFaults() []fault {
 				o.t.Errorf("bianco's operators: %s", got)
 			}
 		}},
+		{"rolled back by hand", true, (*operator).rollsBack},
 		{"two operators", true, func(o *operator) {
 			o.change()
 			o.holdAt("ari", "switch")
@@ -59,6 +65,7 @@ func operatorFaults() []fault {
 			was := o.fleetFile()
 			for _, n := range []string{"cosmo", "maco", "miki", "ari", "ziggy", "bianco"} {
 				o.sh(n, "mv /root/.ssh/authorized_keys /root/.ssh/kept 2>/dev/null || true")
+				defer o.sh(n, "mv /root/.ssh/kept /root/.ssh/authorized_keys 2>/dev/null || true")
 			}
 			// From here on the file's key alone lets the operator in, and no
 			// connection stands that another opened.
@@ -67,9 +74,7 @@ func operatorFaults() []fault {
 				line := "eval $(ssh-agent) >/dev/null; trap 'ssh-agent -k >/dev/null' EXIT; ssh-add -q nico; " + o.moggy + " " + strings.Join(args, " ")
 				return o.run("lab", "run", "--name", o.lab, "--", "sh", "-c", line)
 			}
-			if r := withKey("status"); r.code != 0 {
-				o.t.Fatalf("the operator's key does not let him in\n%s%s", r.out, r.err)
-			}
+			o.until("the file's key lets the operator in", func() bool { return withKey("status").code == 0 })
 			o.edit(func(file string) string {
 				return regexp.MustCompile(`nico\s*=\s*"[^"]*"`).ReplaceAllString(file, `nico = "`+o.newKeyOf("other")+`"`)
 			})
@@ -80,9 +85,6 @@ func operatorFaults() []fault {
 			o.t.Logf("the operator reads:\n%s", r.err)
 			o.write("fleet.hcl", []byte(was))
 			o.until("the nodes are back", func() bool { return withKey("status").code == 0 })
-			for _, n := range []string{"cosmo", "maco", "miki", "ari", "ziggy", "bianco"} {
-				o.sh(n, "mv /root/.ssh/kept /root/.ssh/authorized_keys 2>/dev/null || true")
-			}
 		}},
 		{"a lock that is corrupted, truncated, from the future, gone", true, func(o *operator) {
 			whole := o.lockText()
@@ -128,4 +130,60 @@ func (o *operator) elsewhere() *operator {
 		second.write(name, b)
 	}
 	return &second
+}
+
+// rollsBack takes one node back, and then the fleet; the history says who did
+// what, and from which commit.
+func (o *operator) rollsBack() {
+	const keys = "cat /etc/moggy/authorized_keys.d/root"
+	git := func(args ...string) string {
+		o.t.Helper()
+		cmd := exec.Command("git", append([]string{"-C", o.dir, "-c", "user.name=nico", "-c", "user.email=nico@cats.example"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			o.t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("init", "-q")
+	o.mustRemote("apply", "--yes") // all on one generation
+	was := o.sh("ari", keys)
+	o.change()
+	git("add", "fleet.hcl")
+	git("commit", "-qm", "a guest")
+	commit := git("rev-parse", "--short=10", "HEAD")
+	o.mustRemote("apply", "--yes")
+	newest := o.summary().Generation
+	if o.sh("ari", keys) == was {
+		o.t.Fatal("the change did not reach ari")
+	}
+
+	o.mustRemote("rollback", "--yes", "ari")
+	if o.sh("ari", keys) != was || o.sh("ziggy", keys) == was {
+		o.t.Error("after the rollback of ari it is not ari alone that has what it had")
+	}
+	o.mustRemote("rollback", "--yes")
+	if o.sh("ziggy", keys) != was {
+		o.t.Error("after the rollback of all ziggy has not what it had")
+	}
+	var h struct{ Entries []status.Entry }
+	if err := json.Unmarshal([]byte(o.mustRemote("history", "--json").out), &h); err != nil {
+		o.t.Fatal(err)
+	}
+	if len(h.Entries) < 3 {
+		o.t.Fatalf("history: %+v", h.Entries)
+	}
+	if e := h.Entries[0]; e.Back != newest || e.By == "" || len(e.Results) != 1 || len(e.Results[0].Nodes) != 5 {
+		o.t.Errorf("the newest entry is not the rollback of the other five: %+v", e)
+	}
+	if e := h.Entries[1]; e.Back != newest || len(e.Results) != 1 || !slices.Equal(e.Results[0].Nodes, []fleet.NodeName{"ari"}) {
+		o.t.Errorf("the one before is not the rollback of ari: %+v", e)
+	}
+	if e := h.Entries[2]; e.Generation != newest || e.Commit != commit {
+		o.t.Errorf("the one before is not the apply of generation %d from commit %s: %+v", newest, commit, e)
+	}
+	o.t.Logf("the operator reads:\n%s", o.mustRemote("history").out)
+	if err := os.RemoveAll(filepath.Join(o.dir, ".git")); err != nil {
+		o.t.Fatal(err)
+	}
 }
