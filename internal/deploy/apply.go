@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
+	"github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/engine/agent"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -204,8 +205,13 @@ func (d *Deployment) confirm(ctx context.Context, n plan.NodePlan, within time.D
 	defer stop()
 	d.Progress.Step(string(n.Node), "confirming over a fresh connection")
 	err := d.target(n.Node).confirm(ctx, n.To)
+	refused := false
 	for lost(err) && ctx.Err() == nil {
-		d.Progress.Step(string(n.Node), "a fresh connection is not to be had yet")
+		why := "a fresh connection is not to be had yet"
+		if ssh.Denied(err) {
+			refused, why = true, "a fresh connection is refused: "+string(n.Node)+" goes back by itself if that stays so"
+		}
+		d.Progress.Step(string(n.Node), why)
 		pause(ctx, time.Second)
 		again := d.target(n.Node).confirm(ctx, n.To)
 		if ctx.Err() == nil { // else the attempt was cut short, and says nothing
@@ -222,7 +228,7 @@ func (d *Deployment) confirm(ctx context.Context, n plan.NodePlan, within time.D
 		})
 		return nil
 	}
-	return d.unconfirmed(ctx, n, err, by)
+	return d.unconfirmed(ctx, n, err, refused, by)
 }
 
 // look asks nodes for the mesh as they see it.

@@ -45,6 +45,7 @@ type box struct {
 	sick    bool          // what is activated next goes back at once
 	crashes time.Duration // so long after the activation it goes back
 	denies  bool          // fresh connections are refused
+	newKeys bool          // so they are while what is activated next is in force
 	drops   bool          // loses the connection of what is activated, and goes on
 	log     *[]string
 }
@@ -90,7 +91,7 @@ func (b *boxes) Run(ctx context.Context, name fleet.NodeName, c ssh.Command) err
 	switch {
 	case cmd == "hold":
 		return b.hold(ctx, x, by, c)
-	case c.Fresh && x.denies:
+	case c.Fresh && (x.denies || x.newKeys && !x.confirmed):
 		return refusal{}
 	}
 	time.Sleep(100 * time.Millisecond) // in the bubble's time
@@ -103,7 +104,7 @@ func (b *boxes) Run(ctx context.Context, name fleet.NodeName, c ssh.Command) err
 // settle lets the node do what it does by itself.
 func (x *box) settle() {
 	if !x.until.IsZero() && !time.Now().Before(x.until) {
-		x.turns = append(x.turns, fleet.Turn{Kind: fleet.TurnWentBack, Generation: x.current, Why: "moggy-agent.service crashed"})
+		x.turns = append(x.turns, fleet.Turn{Kind: fleet.TurnWentBack, Generation: x.previous, From: x.current, Why: "moggy-agent.service crashed"})
 		x.current, x.confirmed, x.until = x.previous, true, time.Time{}
 	}
 }
@@ -374,6 +375,10 @@ func TestApplyStops(t *testing.T) {
 		"our key is refused": {
 			func(s *scene) { s.by["ziggy"].denies = true }, all("4", map[fleet.NodeName]string{"ari": "5", "bianco": "5"}),
 			"by removing your key", "ziggy goes back to generation 4 by itself at", "went back to generation 4: ziggy",
+		},
+		"our key is refused by what we bring": {
+			func(s *scene) { s.by["ziggy"].newKeys = true }, all("4", map[fleet.NodeName]string{"ari": "5", "bianco": "5"}),
+			"by removing your key: it went back from generation 5 to 4: ", "moggy history ziggy", "went back to generation 4: ziggy",
 		},
 		"a hub goes back": {
 			func(s *scene) { s.by["maco"].sick = true }, all("5", map[fleet.NodeName]string{"maco": "4", "miki": "4"}),

@@ -101,7 +101,7 @@ func (d *Deployment) wentBack(ctx context.Context, n plan.NodePlan, to int) erro
 	defer stop()
 	if h, herr := ask[protocol.History](ctx, d.target(n.Node), nil, "history"); herr == nil {
 		for _, t := range slices.Backward(h.Turns) {
-			if t.Kind == fleet.TurnWentBack && t.Generation == n.To && t.Why != "" {
+			if t.Kind == fleet.TurnWentBack && t.From == n.To && t.Why != "" {
 				err = fmt.Errorf("%w: %s", err, t.Why)
 				break
 			}
@@ -110,8 +110,11 @@ func (d *Deployment) wentBack(ctx context.Context, n plan.NodePlan, to int) erro
 	return &backError{hint.Wrap(err, "moggy history %s; moggy doctor %s", n.Node, n.Node)}
 }
 
-// unconfirmed explains why a generation could not be confirmed.
-func (d *Deployment) unconfirmed(ctx context.Context, n plan.NodePlan, err error, by time.Time) error {
+const keyGone = "a fresh connection is refused, which this very change may have caused by removing your key"
+
+// unconfirmed explains why a generation could not be confirmed. refused says
+// that the node let nobody in for a while.
+func (d *Deployment) unconfirmed(ctx context.Context, n plan.NodePlan, err error, refused bool, by time.Time) error {
 	until := ""
 	if !by.IsZero() {
 		until = " at " + by.UTC().Format(time.TimeOnly) + " UTC, by its clock"
@@ -120,12 +123,16 @@ func (d *Deployment) unconfirmed(ctx context.Context, n plan.NodePlan, err error
 		// It answered, so it can say where it stands.
 		ctx := context.WithoutCancel(ctx) // the deadline of confirming may have just passed
 		if o := d.ask(ctx, []fleet.NodeName{n.Node})[n.Node]; o != nil && o.Current.Number != n.To {
-			return d.wentBack(ctx, n, o.Current.Number)
+			err = d.wentBack(ctx, n, o.Current.Number)
+			if refused {
+				err = fmt.Errorf("%s: %w", keyGone, err)
+			}
+			return err
 		}
 		return fmt.Errorf("generation %d is in force, but unconfirmed: %w", n.To, err)
 	}
 	if ssh.Denied(err) {
-		err = fmt.Errorf("a fresh connection is refused, which this very change may have caused by removing your key: %w", err)
+		err = fmt.Errorf("%s: %w", keyGone, err)
 	}
 	err = fmt.Errorf("generation %d is unconfirmed: %w", n.To, err)
 	if n.From == 0 || n.From == n.To {
