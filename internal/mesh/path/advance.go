@@ -46,6 +46,7 @@ func (e *Engine) advance(now time.Time, p *peer) time.Time {
 		at(e.suspicion(now, p))
 		at(e.summon(now, p))
 		e.choose(now, p, "")
+		e.search(now, p)
 		if !p.hedgeUntil.IsZero() {
 			at(p.hedgeUntil)
 		}
@@ -217,6 +218,25 @@ func (e *Engine) cutOff(now time.Time, p *peer) bool {
 		}
 	}
 	return true
+}
+
+// search looks for a way at once where none is known to work: what was given up
+// may have come back since.
+func (e *Engine) search(now time.Time, p *peer) {
+	if now.Sub(p.lastTx) > Active || !e.cutOff(now, p) {
+		return
+	}
+	again := func(t *track) { t.next = minTime(t.next, maxTime(now, t.sent.Add(Active/2))) }
+	for _, t := range p.tracks {
+		again(t)
+	}
+	for _, h := range e.hubs {
+		for _, t := range h.tracks {
+			if h != p && t.route.Direct() && t.misses > 0 {
+				again(t)
+			}
+		}
+	}
 }
 
 // suspicion looks for data that should have been answered, and returns when to

@@ -293,6 +293,83 @@ func TestRefusedByThisMachine(t *testing.T) {
 	}
 }
 
+// TestBackAfterAnOutage: a direct route that answered nothing for some seconds was
+// not lossy, but away: it is used again soon after its hold-down. If that happens
+// again and again it is left alone for longer.
+func TestBackAfterAnOutage(t *testing.T) {
+	r := newRig(t, fleetOf()...)
+	direct, away := Route{Addr: at("198.51.100.2:1")}, false
+	flow := func() {
+		r.e.Traffic(r.now, hubB, Traffic{Tx: r.now, Rx: r.now})
+		r.run(40*time.Millisecond, func(s Send) bool { return !away || s.Route != direct })
+	}
+	for end := r.now.Add(30 * time.Second); r.now.Before(end); {
+		flow()
+	}
+	if got := r.use[hubB].Route; got != direct {
+		t.Fatalf("goes by %v, want the direct route", got)
+	}
+	var took []time.Duration
+	for range 3 {
+		away = true
+		for end := r.now.Add(3 * time.Second); r.now.Before(end); {
+			flow()
+		}
+		if got := r.use[hubB].Route; got == direct {
+			t.Fatal("after three seconds of nothing it still goes by the direct route")
+		}
+		away = false
+		begin := r.now
+		for r.use[hubB].Route != direct && r.now.Sub(begin) < 3*time.Minute {
+			flow()
+		}
+		took = append(took, r.now.Sub(begin).Round(time.Second))
+	}
+	if took[0] < Hold-5*time.Second || took[0] > Hold+10*time.Second || took[2] < 2*Hold {
+		t.Errorf("back after %v; want after some %v at first, and at least twice that the third time", took, Hold)
+	}
+}
+
+// TestLastWayJustBack: the only way that is left was away until a moment ago, and
+// nobody looked since. Who has no other looks at once.
+func TestLastWayJustBack(t *testing.T) {
+	for _, what := range []string{"the way by the hub", "the hub itself"} {
+		for i := range 10 {
+			r := newRig(t, fleetOf()...)
+			r.meet(node, Route{Hub: hubA})
+			away := map[wire.ID]bool{}
+			flow := func(d time.Duration) {
+				for end := r.now.Add(d); r.now.Before(end); {
+					tr := Traffic{Tx: r.now}
+					if !away[r.use[node].Route.Hub] {
+						tr.Rx = r.now
+					}
+					r.e.Traffic(r.now, node, tr)
+					r.run(40*time.Millisecond, func(s Send) bool {
+						return !away[s.Route.Hub] && (what != "the hub itself" || !away[s.Peer])
+					})
+				}
+			}
+			flow(20 * time.Second)
+			first := r.use[node].Route.Hub
+			away[first] = true
+			flow(20*time.Second + time.Duration(i)*700*time.Millisecond)
+			last := r.use[node].Route.Hub
+			if last == first {
+				t.Fatal("it still goes by the hub that is away")
+			}
+			away[first], away[last] = false, true
+			begin := r.now
+			for r.use[node].Route.Hub != first && r.now.Sub(begin) < 20*time.Second {
+				flow(40 * time.Millisecond)
+			}
+			if took := r.now.Sub(begin); took > 1200*time.Millisecond {
+				t.Errorf("%s: cut off for %v", what, took)
+			}
+		}
+	}
+}
+
 func TestHoldDownDoubles(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var tr track

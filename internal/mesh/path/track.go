@@ -59,13 +59,16 @@ func (t *track) timeout() time.Duration {
 // echoed books the answer to a flight.
 func (t *track) echoed(now time.Time, f flight) {
 	rtt := max(now.Sub(f.at), time.Microsecond)
-	if t.lastEcho.IsZero() || now.Sub(t.lastEcho) > Idle {
+	switch {
+	case t.lastEcho.IsZero() || now.Sub(t.lastEcho) > Idle:
 		// What came before was another time: a NAT that was not open yet, or a
 		// break.
 		t.srtt, t.outcomes, t.samples = 0, 0, 0
 		t.flights = t.flights[:0]
 		t.recent = [8]time.Duration{}
 		t.lastFull, t.fullMisses = time.Time{}, 0
+	case t.misses >= missesHard:
+		t.returned(now)
 	}
 	copy(t.recent[1:], t.recent[:])
 	t.recent[0] = rtt
@@ -86,6 +89,18 @@ func (t *track) echoed(now time.Time, f flight) {
 	t.lastEcho, t.heard = now, now
 	t.echoes++
 	t.misses = 0
+}
+
+// returned books the end of an outage. It says nothing of how lossy the route is;
+// but the route is held down, lest it comes and goes, if it is not already: it may
+// have been left for a better one while it broke, or not have been in use.
+func (t *track) returned(now time.Time) {
+	away := min(bits.TrailingZeros32(^t.outcomes), t.misses, t.samples)
+	t.outcomes >>= away
+	t.samples -= away
+	if t.heldUntil.Before(t.missSince) {
+		t.fail(now)
+	}
 }
 
 // missed books a flight that was given up.
