@@ -3,7 +3,6 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +81,7 @@ E`
 // messages that would tell (many home routers, mobile networks and clouds are
 // like that).
 func TestNetnsMTU(t *testing.T) {
-	all := os.Getenv("MOGGY_MESH") == "all"
+
 	w, hub1, _, ari, bianco := cats(t)
 	w.symmetric("madrid") // so that the pair stays relayed
 	w.symmetric("london")
@@ -132,7 +131,7 @@ func TestNetnsMTU(t *testing.T) {
 			}
 		}
 	}
-	if !all {
+	if !thorough() {
 		return
 	}
 	// That every way takes small packets only is known now; the direct one is the

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -96,4 +98,95 @@ func (m *machine) transfer(to netip.Addr, other *machine, size int64, within tim
 		err = c.(*net.TCPConn).CloseWrite()
 	}
 	return time.Since(begin).Round(time.Millisecond), errors.Join(err, <-got)
+}
+
+// stream is TCP that flows in one direction, half a megabyte a second in full
+// packets, while something is broken.
+type stream struct {
+	send, recv net.Conn
+	mu         sync.Mutex
+	times      []time.Time // of what arrived
+	failed     error
+}
+
+const (
+	streamEvery = 20 * time.Millisecond
+	streamChunk = 10 << 10
+)
+
+func (m *machine) stream(to *machine) *stream {
+	m.w.t.Helper()
+	l := to.listen(to.node.V4)
+	defer l.Close()
+	s := &stream{}
+	var err error
+	if s.send, err = m.dial(l, 10*time.Second); err != nil {
+		m.w.t.Fatalf("stream from %s to %s: %v", m.name, to.name, err)
+	}
+	if s.recv, err = l.Accept(); err != nil {
+		m.w.t.Fatal(err)
+	}
+	m.w.t.Cleanup(s.end)
+	go s.write()
+	go s.read()
+	return s
+}
+
+func (s *stream) write() {
+	tick := time.NewTicker(streamEvery)
+	defer tick.Stop()
+	chunk := make([]byte, streamChunk)
+	for range tick.C {
+		if _, err := s.send.Write(chunk); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+func (s *stream) read() {
+	b := make([]byte, 64<<10)
+	for {
+		n, err := s.recv.Read(b)
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		if n > 0 {
+			s.mu.Lock()
+			s.times = append(s.times, time.Now())
+			s.mu.Unlock()
+		}
+	}
+}
+
+func (s *stream) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed == nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) {
+		s.failed = err
+	}
+}
+
+func (s *stream) end() {
+	s.send.Close()
+	s.recv.Close()
+}
+
+// gap is the longest time since a moment in which nothing arrived.
+func (s *stream) gap(t *testing.T, since time.Time) (longest time.Duration) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		t.Errorf("the stream broke: %v", s.failed)
+	}
+	last := since
+	for _, at := range s.times {
+		if at.After(last) {
+			longest = max(longest, at.Sub(last))
+			last = at
+		}
+	}
+	return max(longest, time.Since(last)).Round(time.Millisecond)
 }
