@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/net/ipv6"
@@ -112,9 +113,20 @@ func (b *batch) add(header, packet []byte, to netip.AddrPort, from netip.Addr) {
 func (b *batch) append(i int, header, packet []byte) {
 	m := &b.msgs[i]
 	if len(header) > 0 {
-		m.Buffers = append(m.Buffers, header)
+		m.Buffers = append(m.Buffers, header, packet)
+		return
+	}
+	if n := len(m.Buffers); n > 0 && follows(m.Buffers[n-1], packet) {
+		m.Buffers[n-1] = m.Buffers[n-1][:len(m.Buffers[n-1])+len(packet)]
+		return
 	}
 	m.Buffers = append(m.Buffers, packet)
+}
+
+// follows says whether b begins where a ends, in the same array: what came in one
+// piece and is relayed so.
+func follows(a, b []byte) bool {
+	return cap(a)-len(a) >= len(b) && len(b) > 0 && &a[:len(a)+1][len(a)] == &b[0]
 }
 
 // send sends what the batch holds, which is empty then. A message that is
@@ -155,10 +167,19 @@ func (b *batch) send() error {
 // not cut them up for that address, and leaves it to us for a while.
 func (b *batch) cutUp(i int) error {
 	b.sock.avoid(b.parts[i].to.Addr(), time.Now())
-	whole, pieces := b.msgs[i], b.parts[i].pieces
-	msgs := make([]ipv6.Message, 0, b.parts[i].count)
-	for rest := whole.Buffers; len(rest) > 0; rest = rest[pieces:] {
-		msgs = append(msgs, ipv6.Message{Buffers: rest[:pieces], Addr: whole.Addr, OOB: withoutSegmentSize(whole.OOB)})
+	whole, p := b.msgs[i], b.parts[i]
+	msgs := make([]ipv6.Message, 0, p.count)
+	alone := func(packet ...[]byte) {
+		msgs = append(msgs, ipv6.Message{Buffers: packet, Addr: whole.Addr, OOB: withoutSegmentSize(whole.OOB)})
+	}
+	for rest := whole.Buffers; len(rest) > 0; rest = rest[p.pieces:] {
+		if p.pieces > 1 {
+			alone(rest[:p.pieces]...)
+			continue
+		}
+		for packet := range slices.Chunk(rest[0], p.size) {
+			alone(packet)
+		}
 	}
 	var first error
 	for len(msgs) > 0 {

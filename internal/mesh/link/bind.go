@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	batchSize  = conn.IdealBatchSize
+	batchSize  = conn.IdealBatchSize // of what WireGuard sends
+	takeSize   = batchSize / 2       // and of what it takes at once: what the kernel gives in one piece
 	wireHeader = wire.RelaySize
 )
 
@@ -46,6 +47,8 @@ type Bind struct {
 	port    uint16 // the one that was asked for
 	plain   bool   // no offloads
 
+	opening, sealing *flight
+
 	ring   atomic.Pointer[wire.Keyring]
 	peers  atomic.Pointer[map[wire.ID]*peer]
 	direct atomic.Pointer[map[netip.AddrPort]*peer] // by the address in use
@@ -73,7 +76,7 @@ type BindConfig struct {
 
 // NewBind returns a Bind without peers that is not open.
 func NewBind(c BindConfig) *Bind {
-	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, names: make(map[uint32]*peer)}
+	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
 	b.ring.Store(&wire.Keyring{})
 	b.peers.Store(&map[wire.ID]*peer{})
 	b.direct.Store(&map[netip.AddrPort]*peer{})
@@ -227,7 +230,7 @@ func (b *Bind) SetMark(mark uint32) error {
 }
 
 // BatchSize implements conn.Bind.
-func (b *Bind) BatchSize() int { return batchSize }
+func (b *Bind) BatchSize() int { return takeSize }
 
 // ParseEndpoint implements conn.Bind: the name of a peer, as the device is told
 // it, or the address of a plain WireGuard client.

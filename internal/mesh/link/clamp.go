@@ -50,6 +50,8 @@ func roomOf(u *path.Use) room {
 // ICMP message and, because IPv6 cannot ask for less than 1280 bytes, by cutting
 // its segments in two.
 func (o *opener) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	o.bind.sealing.remove(bufs[:o.given])
+	o.bind.sealing.await()
 	n, err := o.Device.Read(bufs, sizes, offset)
 	for i := 0; i < n; i++ {
 		b := bufs[i][offset : offset+sizes[i]]
@@ -70,6 +72,7 @@ func (o *opener) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 			n++
 		}
 	}
+	o.give(bufs[:n], offset)
 	return n, err
 }
 

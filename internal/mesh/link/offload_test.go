@@ -212,11 +212,13 @@ func TestSegmentsError(t *testing.T) {
 	}
 }
 
-// TestRelayInOnePiece: a hub gives on in one piece what it got in one.
+// TestRelayInOnePiece: a hub gives on in one piece what it got in one, and what it
+// cannot, one by one.
 func TestRelayInOnePiece(t *testing.T) {
 	n := nodes(t, 3)
 	a, hub, b := n[0], n[1], n[2]
-	if !hub.bind.v4.Load().segments {
+	s := hub.bind.v4.Load()
+	if !s.segments {
 		t.Skip("this kernel has no UDP_SEGMENT")
 	}
 	got, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -235,16 +237,51 @@ func TestRelayInOnePiece(t *testing.T) {
 	hub.relay.SetHop(b.id, hopTo(got.LocalAddr()))
 	a.via(hub, b)
 	const count, size = 30, 1312
-	if err := a.bind.Send(packetsOf(sizes(count, size)...), a.bind.peer(b.id)); err != nil {
-		t.Fatal(err)
-	}
-	_ = got.SetReadDeadline(time.Now().Add(5 * time.Second))
 	buf, oob := make([]byte, 1<<16), make([]byte, oobSize)
-	m, k, _, _, err := got.ReadMsgUDP(buf, oob)
-	if err != nil {
+	relay := func() (bytes, packet int) {
+		t.Helper()
+		if err := a.bind.Send(packetsOf(sizes(count, size)...), a.bind.peer(b.id)); err != nil {
+			t.Fatal(err)
+		}
+		_ = got.SetReadDeadline(time.Now().Add(5 * time.Second))
+		m, k, _, _, err := got.ReadMsgUDP(buf, oob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m, segmentSize(oob[:k])
+	}
+	if m, seg := relay(); m != count*(size+wireHeader) || seg != size+wireHeader {
+		t.Errorf("%d bytes in packets of %d came in one piece, want %d packets of %d", m, seg, count, size+wireHeader)
+	}
+	s.avoid(netip.MustParseAddr("127.0.0.1"), time.Now())
+	if m, seg := relay(); m != size+wireHeader || seg != 0 {
+		t.Errorf("%d bytes in packets of %d came in one piece, want one packet of %d", m, seg, size+wireHeader)
+	}
+}
+
+// TestMergedRefused: what was relayed in one piece and is refused is cut where its
+// packets end.
+func TestMergedRefused(t *testing.T) {
+	b, k, fns := opened(t, BindConfig{})
+	s := b.v4.Load()
+	if !s.segments {
+		t.Skip("this kernel has no UDP_SEGMENT")
+	}
+	k.refuse = unix.EIO
+	want := packetsOf(sizes(5, 500, 100)...)
+	whole := slices.Concat(want...)
+	out := s.batch()
+	for at := 0; at < len(whole); at += 500 {
+		out.add(nil, whole[at:min(at+500, len(whole))], netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.port()), netip.Addr{})
+	}
+	if out.n != 1 || len(out.msgs[0].Buffers) != 1 {
+		t.Errorf("%d messages of %d pieces, want one of one", out.n, len(out.msgs[0].Buffers))
+	}
+	if err := s.flush(out); err != nil {
 		t.Fatal(err)
 	}
-	if seg := segmentSize(oob[:k]); m != count*(size+wireHeader) || seg != size+wireHeader {
-		t.Errorf("%d bytes in packets of %d came in one piece, want %d packets of %d", m, seg, count, size+wireHeader)
+	got := collect(t, fns[0], len(want), batchSize)
+	if !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("%d packets arrived, not those that were sent", len(got))
 	}
 }

@@ -3,6 +3,7 @@ package link
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
 
@@ -15,6 +16,7 @@ import (
 type opener struct {
 	tun.Device
 	bind   *Bind
+	given  int                                  // packets that were read last
 	owners atomic.Pointer[map[netip.Addr]*peer] // by source address
 }
 
@@ -31,6 +33,26 @@ func (o *opener) know(b *Bind, members []Member) {
 	o.owners.Store(&owners)
 }
 
+// give counts what was read as under way, if it is for somebody that data is
+// sealed for.
+func (o *opener) give(bufs [][]byte, offset int) {
+	o.given = len(bufs)
+	owners := o.owners.Load()
+	if owners == nil {
+		return
+	}
+	now := time.Now().UnixNano()
+	var last netip.Addr
+	seals := false
+	o.bind.sealing.add(bufs, func(i int) bool {
+		if to := destination(bufs[i][offset:]); to != last {
+			p := (*owners)[to]
+			last, seals = to, p != nil && within(now, p.session.Load(), sealsFor)
+		}
+		return seals
+	})
+}
+
 // Write implements tun.Device. All packets of one call are of one peer: WireGuard
 // has a queue for each.
 func (o *opener) Write(bufs [][]byte, offset int) (int, error) {
@@ -39,6 +61,7 @@ func (o *opener) Write(bufs [][]byte, offset int) (int, error) {
 			p.reads()
 		}
 	}
+	o.bind.opening.remove(bufs)
 	for _, b := range bufs {
 		if b = b[offset:]; syn(b) {
 			o.clamp(b, source(b))

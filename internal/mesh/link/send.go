@@ -28,6 +28,7 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 }
 
 func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
+	b.sealing.remove(bufs)
 	now := time.Now()
 	data := false
 	size := 0
@@ -155,6 +156,7 @@ type inbound struct {
 	sock   *socket
 	now    time.Time
 	msgs   []ipv6.Message
+	given  int // packets of the last call
 	n      int // messages that arrived
 	next   int // the one to look at
 	at     int // how far it was looked at
@@ -182,6 +184,15 @@ func (b *Bind) receiver(s *socket) conn.ReceiveFunc {
 // receive is a conn.ReceiveFunc. What finds no room in bufs is left for the next
 // call.
 func (in *inbound) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	in.bind.opening.remove(bufs[:in.given])
+	in.bind.opening.await()
+	got, err := in.take(bufs, sizes, eps)
+	in.bind.opening.add(bufs[:got], func(i int) bool { return wire.Payload(bufs[i][:sizes[i]]) })
+	in.given = got
+	return got, err
+}
+
+func (in *inbound) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	if in.next == in.n {
 		n, err := in.sock.rw.ReadBatch(in.msgs, 0)
 		if err != nil {
