@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/moggyfleet/moggy/internal/mesh/path"
 )
 
 // series are the rounds of one figure.
@@ -99,7 +101,7 @@ func (r *results) idle(ctx context.Context, o options, fleet map[string]*node, l
 	if o.idle > 0 {
 		fmt.Fprintln(log, "idle, for", o.idle)
 		// Those who just talked are looked after for a while.
-		if err := pause(ctx, o.idle/2); err != nil {
+		if err := pause(ctx, path.Idle+path.Background+5*time.Second); err != nil {
 			return err
 		}
 	}
