@@ -300,6 +300,9 @@ func (in *inbound) forward(p []byte, from netip.AddrPort, oob []byte) {
 	switch verdict {
 	case relay.Sent:
 	case relay.Unknown, relay.Unreachable:
+		if verdict == relay.Unknown && len(p) < wire.ProbeSize {
+			return // it would be asked who it is by more bytes than it sent
+		}
 		b.control.Relay(verdict, frame, path.Source{Route: path.Route{Addr: from}, Local: in.sock.local(oob)})
 		return
 	default:

@@ -315,6 +315,12 @@ func (e *Engine) adopt(now time.Time, p *peer, epoch uint32) {
 	p.changes++
 	p.window.Reset()
 	p.newest = 0
+	for _, s := range p.asked {
+		if s.Epoch == epoch { // who recorded one cannot send it again
+			p.window.ValidateCounter(s.Counter, wire.CounterLimit)
+		}
+	}
+	p.asked = nil
 	p.draining = time.Time{}
 	if t := p.lineTrack(); t != nil && old != 0 {
 		t.next = now // it must learn anew where to relay to

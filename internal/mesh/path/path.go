@@ -219,5 +219,6 @@ const (
 	echoesGood = 3 // in a row, before a route replaces one that works
 
 	maxLearned    = 24 // addresses kept per peer beyond the fixed ones
+	maxAsked      = 16 // pings remembered that a new epoch was to be proven for
 	maxDiscovered = 8  // new ones a second that a peer may be heard from
 )

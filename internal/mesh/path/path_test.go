@@ -123,6 +123,25 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
+// TestChallengedPingsAreNotTakenAgain: the pings that a new agent was asked to prove
+// itself for are no news either, once it did.
+func TestChallengedPingsAreNotTakenAgain(t *testing.T) {
+	home, thief := Route{Addr: at("192.0.2.9:1")}, Route{Addr: at("192.0.2.66:66")}
+	r := newRig(t, fleetOf()...)
+	first := wire.Stamp{Epoch: 5, Counter: 1}
+	asked := r.ping(node, home, first, 0, wire.Primary)
+	if again := r.ping(node, thief, first, 0, wire.Primary); len(again) != 1 || again[0].Flags&wire.Challenge == 0 {
+		t.Errorf("before the proof it was answered %+v, want a challenge", again)
+	}
+	r.ping(node, home, wire.Stamp{Epoch: 5, Counter: 2}, asked[0].Nonce, wire.Primary)
+	if again := r.ping(node, thief, first, 0, wire.Primary); len(again) > 0 {
+		t.Errorf("after it, a replay was answered %+v", again)
+	}
+	if v, _ := r.e.View(r.now, node); slices.ContainsFunc(v.Routes, func(w RouteView) bool { return w.Route == thief }) {
+		t.Error("the address that replayed it is tried")
+	}
+}
+
 // TestAddressIsNotHijacked: only a frame newer than all before moves the
 // address that a hub relays to.
 func TestAddressIsNotHijacked(t *testing.T) {

@@ -22,6 +22,8 @@ type peer struct {
 	window  replay.Filter
 	newest  uint64 // highest counter
 
+	asked []wire.Stamp // of pings that it was asked to prove its epoch for
+
 	counter uint64 // of our own frames to it
 
 	// Traffic.

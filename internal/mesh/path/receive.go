@@ -2,6 +2,7 @@ package path
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
@@ -49,6 +50,10 @@ func (e *Engine) ping(now time.Time, from Source, p *peer, m wire.Probe) {
 		// It may be a replay: let the sender prove that it is there, and
 		// believe nothing else that this frame says.
 		answer.Flags, answer.Nonce = wire.Challenge, e.challenge(p, m.Stamp.Epoch)
+		if len(p.asked) == maxAsked {
+			p.asked = slices.Delete(p.asked, 0, 1)
+		}
+		p.asked = append(p.asked, m.Stamp)
 		e.send(p, from.Route, from.Local, answer)
 		return
 	}
