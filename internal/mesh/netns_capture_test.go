@@ -37,9 +37,10 @@ type captured struct {
 	data []byte
 }
 
-// capture begins to capture IP packets that pass a namespace's interfaces, other
-// than the loopback one. Of what comes in only is true nothing that is sent.
-func (w *world) capture(ns string, incoming bool, keep int) *capture {
+// capture begins to capture what passes a namespace's interfaces, other than the
+// loopback one, and keeps that many packets. With answers it is only the mesh's
+// datagrams that come in.
+func (w *world) capture(ns string, answers bool, keep int) *capture {
 	w.t.Helper()
 	c := &capture{done: make(chan struct{})}
 	err := w.in(ns, func() (err error) {
@@ -47,7 +48,7 @@ func (w *world) capture(ns string, incoming bool, keep int) *capture {
 		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, all); err != nil {
 			return err
 		}
-		if incoming {
+		if answers {
 			if err := unix.SetsockoptInt(c.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 				return err
 			}
@@ -59,7 +60,7 @@ func (w *world) capture(ns string, incoming bool, keep int) *capture {
 		w.t.Fatal(err)
 	}
 	stop := make(chan struct{})
-	go c.read(stop, keep)
+	go c.read(stop, answers, keep)
 	w.t.Cleanup(func() {
 		close(stop)
 		<-c.done
@@ -68,7 +69,7 @@ func (w *world) capture(ns string, incoming bool, keep int) *capture {
 	return c
 }
 
-func (c *capture) read(stop chan struct{}, keep int) {
+func (c *capture) read(stop chan struct{}, answers bool, keep int) {
 	defer close(c.done)
 	b := make([]byte, 64<<10)
 	for {
@@ -83,6 +84,9 @@ func (c *capture) read(stop chan struct{}, keep int) {
 		}
 		at, ok := from.(*unix.SockaddrLinklayer)
 		if !ok || at.Pkttype == unix.PACKET_LOOPBACK {
+			continue
+		}
+		if _, src, _ := datagram(b[:n]); answers && src != testPort {
 			continue
 		}
 		c.mu.Lock()

@@ -81,7 +81,6 @@ E`
 // messages that would tell (many home routers, mobile networks and clouds are
 // like that).
 func TestNetnsMTU(t *testing.T) {
-
 	w, hub1, _, ari, bianco := cats(t)
 	w.symmetric("madrid") // so that the pair stays relayed
 	w.symmetric("london")
