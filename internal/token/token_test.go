@@ -1,9 +1,11 @@
 package token
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +91,11 @@ func TestParseRefusesWhatNobodyCanJoinWith(t *testing.T) {
 		"hub without key":  func(t *Token) { t.Hubs[1].Key = fleet.Key{} },
 		"hub nowhere":      func(t *Token) { t.Hubs[0].Public = nil },
 		"outside the mesh": func(t *Token) { t.V4 = netip.MustParseAddr("192.0.2.1") },
+		"IPv6 outside":     func(t *Token) { t.V6 = netip.MustParseAddr("2001:db8::1") },
+		"hub outside":      func(t *Token) { t.Hubs[2].V4 = netip.MustParseAddr("192.0.2.1") },
+		"hub IPv6 outside": func(t *Token) { t.Hubs[2].V6 = netip.MustParseAddr("2001:db8::1") },
+		"a mapped address": func(t *Token) { t.V4 = netip.MustParseAddr("::ffff:10.77.0.6") },
+		"a loose range":    func(t *Token) { t.Mesh.V4 = netip.MustParsePrefix("10.77.0.6/16") },
 		"no port":          func(t *Token) { t.Port = 0 },
 		"no node":          func(t *Token) { t.Node = "" },
 	}
@@ -100,6 +107,30 @@ func TestParseRefusesWhatNobodyCanJoinWith(t *testing.T) {
 				t.Errorf("got %v, want %v", err, ErrAltered)
 			}
 		})
+	}
+}
+
+// TestParseRefusesWhatDoesNotEnd cuts and lengthens what a token holds, with the
+// sum made anew each time: nobody but a moggy writes such.
+func TestParseRefusesWhatDoesNotEnd(t *testing.T) {
+	body, err := base64.RawURLEncoding.DecodeString(sample().Encode()[len(prefix):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	body = body[:len(body)-sumSize]
+	again := func(b []byte) string {
+		return prefix + base64.RawURLEncoding.EncodeToString(append(slices.Clone(b), sum(b)...))
+	}
+	if _, err := Parse(again(body)); err != nil {
+		t.Fatalf("as it is: %v", err)
+	}
+	if _, err := Parse(again(append(slices.Clone(body), 0))); !errors.Is(err, ErrAltered) {
+		t.Errorf("a byte more: %v", err)
+	}
+	for n := 1; n < len(body); n++ {
+		if _, err := Parse(again(body[:n])); !errors.Is(err, ErrAltered) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ func TestCheckManifest(t *testing.T) {
 			m.Units = units
 		})
 	}
+	check := func(c fleet.Check) fleet.Manifest {
+		return with(func(m *fleet.Manifest) { m.Checks = []fleet.Check{c} })
+	}
 	tests := map[string]struct {
 		m    fleet.Manifest
 		want string // "" for a good one
@@ -91,6 +94,17 @@ func TestCheckManifest(t *testing.T) {
 		"unit no type":        {unit(fleet.Unit{Name: "sshd", Foreign: true}), "not a unit's name"},
 		"package an option":   {with(func(m *fleet.Manifest) { m.Packages = []string{"-o"} }), `package "-o"`},
 		"package":             {with(func(m *fleet.Manifest) { m.Packages = []string{"g++", "libc6.1-dev"} }), ""},
+		"check of ssh":        {check(fleet.Check{Name: "sshd answers", Kind: fleet.CheckSSH, Address: "[::1]:22", Seconds: 60}), ""},
+		"ssh of nowhere":      {check(fleet.Check{Name: "sshd answers", Kind: fleet.CheckSSH, Address: "22"}), "not host:port"},
+		"check of a command":  {check(fleet.Check{Name: "sound", Kind: fleet.CheckRun, Command: []string{"/bin/true"}}), ""},
+		"no command":          {check(fleet.Check{Name: "sound", Kind: fleet.CheckRun}), "no command with an absolute path"},
+		"relative command":    {check(fleet.Check{Name: "sound", Kind: fleet.CheckRun, Command: []string{"true"}}), "no command with an absolute path"},
+		"check of the mesh":   {check(fleet.Check{Name: "the mesh reaches a hub", Kind: fleet.CheckMesh}), ""},
+		"check of the future": {check(fleet.Check{Name: "tea is hot", Kind: "tea"}), ""},
+		"check without name":  {check(fleet.Check{Kind: fleet.CheckMesh}), "not a name"},
+		"check for an hour":   {check(fleet.Check{Name: "x", Kind: fleet.CheckMesh, Seconds: 3600}), "3600 seconds: from 0 to 60"},
+		"check of the past":   {check(fleet.Check{Name: "x", Kind: fleet.CheckMesh, Seconds: -1}), "-1 seconds"},
+		"too many checks":     {with(func(m *fleet.Manifest) { m.Checks = make([]fleet.Check, maxChecks+1) }), "1001 checks"},
 		"too many files":      {with(func(m *fleet.Manifest) { m.Files = make([]fleet.ManifestFile, maxFiles+1) }), "20001 files"},
 	}
 	for name, tt := range tests {
