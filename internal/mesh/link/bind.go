@@ -47,6 +47,9 @@ type Bind struct {
 	port    uint16 // the one that was asked for
 	plain   bool   // no offloads
 
+	now   func() time.Time
+	begin time.Time // what times of peers are counted from
+
 	opening, sealing *flight
 
 	ring   atomic.Pointer[wire.Keyring]
@@ -72,11 +75,16 @@ type BindConfig struct {
 	Port    uint16
 	// NoOffload gives and takes each packet by itself (no UDP GSO and GRO).
 	NoOffload bool
+	Now       func() time.Time // the clock; nil for time.Now
 }
 
 // NewBind returns a Bind without peers that is not open.
 func NewBind(c BindConfig) *Bind {
-	b := &Bind{control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
+	now := c.Now
+	if now == nil {
+		now = time.Now
+	}
+	b := &Bind{now: now, begin: now(), control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
 	b.ring.Store(&wire.Keyring{})
 	b.peers.Store(&map[wire.ID]*peer{})
 	b.direct.Store(&map[netip.AddrPort]*peer{})
@@ -153,7 +161,7 @@ func (b *Bind) Use(u path.Use, now time.Time) {
 	}
 	if hello := p.takeUnsent(now); len(hello) > 0 {
 		if wire.Initiation(hello) {
-			p.asked.Store(now.UnixNano())
+			p.asked.Store(b.nano(now))
 		}
 		_ = b.transmit(p, u.Route, u.Local, [][]byte{hello}) // WireGuard tries again anyway
 	}
@@ -261,7 +269,7 @@ func (b *Bind) Counters(id wire.ID) Counters {
 		return Counters{}
 	}
 	c := Counters{TxBytes: p.txBytes.Load(), RxBytes: p.rxBytes.Load()}
-	c.Tx, c.Rx, c.OtherRx = when(p.lastTx.Load()), when(p.lastRx.Load()), when(p.lastOther.Load())
+	c.Tx, c.Rx, c.OtherRx = b.when(p.lastTx.Load()), b.when(p.lastRx.Load()), b.when(p.lastOther.Load())
 	if r := p.other.Load(); r != nil {
 		c.Other = *r
 	}
@@ -278,11 +286,16 @@ func (b *Bind) Quiet(id wire.ID) {
 	}
 }
 
-func when(nano int64) time.Time {
+// nano is a time as peers keep it: nanoseconds since the Bind was made, which
+// setting the clock does not change. It is never 0, which means never.
+func (b *Bind) nano(t time.Time) int64 { return max(int64(t.Sub(b.begin)), 0) + 1 }
+
+// when is the reverse.
+func (b *Bind) when(nano int64) time.Time {
 	if nano == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, nano)
+	return b.begin.Add(time.Duration(nano - 1))
 }
 
 // Underlay is where packets for a peer go at this moment.

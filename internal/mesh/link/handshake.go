@@ -62,11 +62,10 @@ const (
 // first says whether our handshakes go before the peer's.
 func (p *peer) first() bool { return bytes.Compare(p.pair.Self[:], p.id[:]) < 0 }
 
-// within says whether then is less than d away. It may be later, by a little
-// when it was another goroutine's, by a lot when the clock was set back.
+// within says whether then was, less than d ago. It may be a little later than
+// now when it was another goroutine's.
 func within(now, then int64, d time.Duration) bool {
-	ago := time.Duration(now - then)
-	return -d < ago && ago < d
+	return then != 0 && time.Duration(now-then) < d
 }
 
 // says books a handshake message that WireGuard sends, and says whether it shall
@@ -190,7 +189,7 @@ func (b *Bind) Handshake(id wire.ID, at time.Time) Handshake {
 	if p == nil {
 		return Settled
 	}
-	now := at.UnixNano()
+	now := b.nano(at)
 	shut, due := p.void(now)
 	need := Waiting
 	switch {
@@ -220,7 +219,7 @@ func (b *Bind) Expire(id wire.ID) {
 // Voided says the same of a peer that is Void.
 func (b *Bind) Voided(id wire.ID, now time.Time) {
 	if p := b.peer(id); p != nil {
-		p.voidAt.Store(now.UnixNano())
+		p.voidAt.Store(b.nano(now))
 		p.voids.Add(1)
 		p.expire()
 	}
@@ -229,7 +228,7 @@ func (b *Bind) Voided(id wire.ID, now time.Time) {
 // Met says whether WireGuard answered a handshake of the peer within d.
 func (b *Bind) Met(id wire.ID, now time.Time, d time.Duration) bool {
 	p := b.peer(id)
-	return p != nil && within(now.UnixNano(), p.met.Load(), d)
+	return p != nil && within(b.nano(now), p.met.Load(), d)
 }
 
 // indexes is how many of our own names for keys we remember per peer: WireGuard

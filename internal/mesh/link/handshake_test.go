@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ func TestTieBreak(t *testing.T) {
 			if bytes.Compare(lower.id[:], upper.id[:]) > 0 {
 				lower, upper = upper, lower
 			}
-			begin := time.Now().UnixNano()
+			begin := lower.bind.nano(time.Now())
 			for i, s := range steps {
 				for _, x := range []struct {
 					name string
@@ -80,7 +81,7 @@ func TestShut(t *testing.T) {
 	}
 	p, b := lower.bind.peer(upper.id), lower.bind
 	begin := time.Now()
-	at := func(d time.Duration) int64 { return begin.Add(d).UnixNano() }
+	at := func(d time.Duration) int64 { return b.nano(begin.Add(d)) }
 	expect := func(d time.Duration, want Handshake) {
 		t.Helper()
 		if got := b.Handshake(upper.id, begin.Add(d)); got != want {
@@ -134,6 +135,31 @@ func TestShut(t *testing.T) {
 	p.reads()
 	again(100 * time.Second)
 	expect(101*time.Second, Void)
+}
+
+// TestClock: setting the machine's clock changes nothing about sessions.
+func TestClock(t *testing.T) {
+	n := nodes(t, 2)
+	b, p := n[0].bind, n[0].bind.peer(n[1].id)
+	for _, at := range []time.Time{b.begin, time.Now(), time.Now().Add(time.Hour)} {
+		back := b.when(b.nano(at))
+		if d := back.Sub(at); d != 0 && d != time.Nanosecond {
+			t.Errorf("%v became %v", at, back)
+		}
+		if !strings.Contains(back.String(), " m=") {
+			t.Errorf("%v has no reading of the monotonic clock", back)
+		}
+	}
+	if b.nano(b.begin) <= 0 || b.nano(b.begin.Add(-time.Second)) <= 0 {
+		t.Error("a time that means never")
+	}
+	if !b.when(0).IsZero() {
+		t.Error("never became a time")
+	}
+	// A Bind that is as young as the times that count is nobody's acquaintance yet.
+	if within(b.nano(b.begin), p.asked.Load(), crossFor) || b.Met(n[1].id, b.begin, time.Hour) {
+		t.Error("met before the beginning")
+	}
 }
 
 // TestVoidSession: one end has lost the keys that the other one seals with. It

@@ -3,7 +3,6 @@ package link
 import (
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
 
@@ -41,7 +40,7 @@ func (o *opener) give(bufs [][]byte, offset int) {
 	if owners == nil {
 		return
 	}
-	now := time.Now().UnixNano()
+	now := o.bind.nano(o.bind.now())
 	var last netip.Addr
 	seals := false
 	o.bind.sealing.add(bufs, func(i int) bool {

@@ -26,13 +26,13 @@ type peer struct {
 	line    atomic.Pointer[path.Line] // of a hub
 	counter atomic.Uint64             // of our Forwards to it, a hub
 
-	lastTx, lastRx   atomic.Int64 // Unix nanoseconds; Rx by the primary only
+	lastTx, lastRx   atomic.Int64 // by Bind.nano; Rx by the primary only
 	lastOther        atomic.Int64 // the same, by any other route
 	other            atomic.Pointer[path.Route]
 	txBytes, rxBytes atomic.Uint64 // of WireGuard's messages, by any route
 	quiet            atomic.Bool   // the next data sent shall be announced
 
-	// Of sessions; times are Unix nanoseconds, 0 for never. See handshake.go.
+	// Of sessions; times are by Bind.nano, 0 for never. See handshake.go.
 	session  atomic.Int64  // when data was last sealed; 0 when there is no session
 	index    atomic.Uint32 // the peer's name for the keys it was sealed with
 	lost     atomic.Uint32 // the same of keys that the peer does not have

@@ -29,7 +29,8 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 
 func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 	b.sealing.remove(bufs)
-	now := time.Now()
+	now := b.now()
+	nano := b.nano(now)
 	data := false
 	size := 0
 	for _, buf := range bufs {
@@ -41,13 +42,13 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 	}
 	leaves := true
 	if index, ok := wire.ReceiverIndex(bufs[0]); ok && wire.Transport(bufs[0]) {
-		p.seals(index, now.UnixNano())
+		p.seals(index, nano)
 	} else {
-		leaves = p.says(bufs[0], now.UnixNano())
+		leaves = p.says(bufs[0], nano)
 	}
 	p.txBytes.Add(uint64(size))
 	if data {
-		p.lastTx.Store(now.UnixNano())
+		p.lastTx.Store(nano)
 		if p.quiet.Load() && p.quiet.Swap(false) {
 			b.control.Look(p.id)
 		}
@@ -155,6 +156,7 @@ type inbound struct {
 	bind   *Bind
 	sock   *socket
 	now    time.Time
+	nano   int64 // the same, as peers keep it
 	msgs   []ipv6.Message
 	given  int // packets of the last call
 	n      int // messages that arrived
@@ -200,7 +202,8 @@ func (in *inbound) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 		}
 		in.n, in.next, in.at = n, 0, 0
 	}
-	in.now = time.Now()
+	in.now = in.bind.now()
+	in.nano = in.bind.nano(in.now)
 	got := 0
 	for ; in.next < in.n; in.next++ {
 		m := &in.msgs[in.next]
@@ -235,7 +238,7 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) ([]byte, co
 	case wire.WireGuard:
 		sender := (*b.direct.Load())[from]
 		if sender == nil {
-			if to := b.addressee(p); to != nil && !in.session(to, p, in.now.UnixNano()) {
+			if to := b.addressee(p); to != nil && !in.session(to, p, in.nano) {
 				return nil, nil
 			}
 			return p, stranger{from}
@@ -275,7 +278,7 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) ([]byte, co
 // Nothing that comes says that there is a session: an answer may be refused,
 // and data may be sealed with keys that a restart has lost.
 func (in *inbound) hear(p *peer, r path.Route, b []byte) bool {
-	now := in.now.UnixNano()
+	now := in.nano
 	p.heard(r, len(b), now)
 	return in.session(p, b, now)
 }
