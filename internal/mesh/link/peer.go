@@ -156,7 +156,7 @@ func (p *peer) heard(r path.Route, size int, now int64) {
 		p.other.Store(&r)
 	}
 	// While both routes are in use (a hedge), once in a while is enough.
-	if before := p.lastOther.Swap(now); p.lastRx.Load() > before && now-before > int64(lookAgain) {
+	if before := p.lastOther.Swap(now); p.lastRx.Load() > before && !within(now, before, lookAgain) {
 		p.bind.control.Look(p.id)
 	}
 }
