@@ -38,7 +38,7 @@ func TestNATPairs(t *testing.T) {
 			t.Run(a.String()+","+b.String(), func(t *testing.T) {
 				x, y := natPair(t, a, b)
 				want := fleet.PathRelayed
-				if punchable(a, b) {
+				if Direct(a, b) {
 					want = fleet.PathDirectV4
 					direct++
 				}
@@ -54,15 +54,6 @@ func TestNATPairs(t *testing.T) {
 	if pairs != 45 {
 		t.Errorf("%d pairs, want 45", pairs)
 	}
-}
-
-// punchable is the rule.
-func punchable(a, b NAT) bool {
-	oneWay := func(a, b NAT) bool {
-		return a.Filtering == Endpoint || a.Mapping == Endpoint && b.Mapping == Endpoint ||
-			a.Mapping == Endpoint && a.Filtering == Address
-	}
-	return oneWay(a, b) || oneWay(b, a)
 }
 
 // natPair returns how each reaches the other, when they have talked for a while;
