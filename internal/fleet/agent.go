@@ -31,13 +31,34 @@ type AgentConfig struct {
 
 // MeshNode is one member of the mesh as every other sees it.
 type MeshNode struct {
-	Name   NodeName         `json:"name"`
-	Site   SiteName         `json:"site"`
-	Key    Key              `json:"key"`
+	Name NodeName `json:"name"`
+	Site SiteName `json:"site"`
+	Key  Key      `json:"key"`
+	// Next and Old are there while the node's key is being rotated, at most one of
+	// them: the key it will have, or the one it had. Both keys are the node then,
+	// for all the others; the node itself goes by Key.
+	Next   Key              `json:"next,omitzero"`
+	Old    Key              `json:"old,omitzero"`
 	V4     netip.Addr       `json:"v4"`
 	V6     netip.Addr       `json:"v6"`
 	Public []netip.AddrPort `json:"public,omitempty"` // fixed endpoints
 	Hub    bool             `json:"hub,omitempty"`
+}
+
+// Keys are all keys that are the node, Key first.
+func (n MeshNode) Keys() []Key {
+	if other := n.Other(); !other.IsZero() {
+		return []Key{n.Key, other}
+	}
+	return []Key{n.Key}
+}
+
+// Other is the second key of a node that is being rotated; else zero.
+func (n MeshNode) Other() Key {
+	if !n.Next.IsZero() {
+		return n.Next
+	}
+	return n.Old
 }
 
 // PathKind says how packets to a peer travel.

@@ -21,20 +21,48 @@ const (
 	mtuMax = 1500 - 40 - 8 - 32 - wire.RelaySize
 )
 
-func readKey(path string) (wire.PrivateKey, error) {
+// readKeys reads the node's private keys: one, or two while it is rotated.
+func readKeys(path string) ([]wire.PrivateKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return wire.PrivateKey{}, fmt.Errorf("mesh key: %w", err)
+		return nil, fmt.Errorf("mesh key: %w", err)
 	}
-	key, err := wire.ParsePrivateKey(text)
+	keys, err := wire.ParsePrivateKeys(text)
 	if err != nil {
-		return wire.PrivateKey{}, fmt.Errorf("mesh key %s: %w", path, err)
+		return nil, fmt.Errorf("mesh key %s: %w", path, err)
 	}
-	return key, nil
+	return keys, nil
 }
 
-// readConfig reads mesh.json for the node whose key is own.
-func readConfig(path string, own fleet.Key) (fleet.AgentConfig, fleet.Digest, error) {
+// ownKeys are the private keys of this node: the one that it goes by, and while
+// that is rotated the other one.
+type ownKeys struct {
+	key   wire.PrivateKey
+	other wire.PrivateKey
+	two   bool // there is another one
+}
+
+// pick finds this node in c by its private keys.
+func pick(c fleet.AgentConfig, keys []wire.PrivateKey) (ownKeys, error) {
+	var own ownKeys
+	for _, key := range keys {
+		self, ok := c.Self(key.Public())
+		if !ok {
+			continue
+		}
+		own.key = key
+		for _, other := range keys {
+			if other.Public() == self.Other() {
+				own.other, own.two = other, true
+			}
+		}
+		return own, nil
+	}
+	return own, fmt.Errorf("no node has this machine's key, which is %s", keys[0].Public())
+}
+
+// readConfig reads mesh.json.
+func readConfig(path string) (fleet.AgentConfig, fleet.Digest, error) {
 	var c fleet.AgentConfig
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -43,14 +71,14 @@ func readConfig(path string, own fleet.Key) (fleet.AgentConfig, fleet.Digest, er
 	if err := json.Unmarshal(text, &c); err != nil {
 		return c, "", fmt.Errorf("%s: %w", path, err)
 	}
-	if err := validate(c, own); err != nil {
+	if err := validate(c); err != nil {
 		return c, "", fmt.Errorf("%s: %w", path, err)
 	}
 	return c, fleet.DigestOf(text), nil
 }
 
 // validate refuses what would cut the node off, before anything is changed.
-func validate(c fleet.AgentConfig, own fleet.Key) error {
+func validate(c fleet.AgentConfig) error {
 	switch {
 	case c.Version != configVersion:
 		return fmt.Errorf("version %d, this agent reads %d", c.Version, configVersion)
@@ -69,17 +97,20 @@ func validate(c fleet.AgentConfig, own fleet.Key) error {
 		switch {
 		case n.Key.IsZero():
 			return fmt.Errorf("node %s: no key", n.Name)
-		case keys[n.Key] != "":
-			return fmt.Errorf("node %s: key of %s", n.Name, keys[n.Key])
+		case !n.Next.IsZero() && !n.Old.IsZero():
+			return fmt.Errorf("node %s: three keys", n.Name)
 		case !c.V4.Contains(n.V4) || !c.V6.Contains(n.V6):
 			return fmt.Errorf("node %s: address outside of the mesh", n.Name)
 		case addrs[n.V4] != "" || addrs[n.V6] != "":
 			return fmt.Errorf("node %s: address of %s", n.Name, addrs[n.V4]+addrs[n.V6])
 		}
-		keys[n.Key], addrs[n.V4], addrs[n.V6] = n.Name, n.Name, n.Name
-	}
-	if keys[own] == "" {
-		return fmt.Errorf("no node has this machine's key, which is %s", own)
+		for _, k := range n.Keys() {
+			if keys[k] != "" {
+				return fmt.Errorf("node %s: key of %s", n.Name, keys[k])
+			}
+			keys[k] = n.Name
+		}
+		addrs[n.V4], addrs[n.V6] = n.Name, n.Name
 	}
 	return nil
 }

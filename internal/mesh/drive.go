@@ -80,7 +80,9 @@ func (a *Agent) drive(ctx context.Context) error {
 			}
 		}
 		now := time.Now()
-		timer.Reset(a.step(now).Sub(now))
+		next, looked := a.step(now)
+		timer.Reset(next.Sub(now))
+		a.turn(now, looked)
 		a.handshakes(now)
 	}
 }
@@ -100,10 +102,13 @@ func orForever(d time.Duration) time.Duration {
 }
 
 func (a *Agent) reloadNow() error {
-	port := a.conf.Port
+	port, was := a.conf.Port, a.key
 	err := a.load()
 	if err == nil {
 		err = a.apply()
+	}
+	if a.key != was {
+		a.rekeyAt = time.Now().Add(rekeyAfter)
 	}
 	if err != nil {
 		a.log.Error("configuration not taken over", fieldError, err)
@@ -116,10 +121,11 @@ func (a *Agent) reloadNow() error {
 	return nil
 }
 
-// step advances the engine, and returns when to do so next.
-func (a *Agent) step(now time.Time) time.Time {
+// step advances the engine, and returns when to do so next, and whom there was
+// something to look at with.
+func (a *Agent) step(now time.Time) (next time.Time, look map[wire.ID]bool) {
 	a.lookMu.Lock()
-	look := a.look
+	look = a.look
 	a.look = make(map[wire.ID]bool)
 	a.lookMu.Unlock()
 
@@ -144,7 +150,7 @@ func (a *Agent) step(now time.Time) time.Time {
 			a.bind.Quiet(id)
 		}
 	}
-	next := a.engine.Advance(now)
+	next = a.engine.Advance(now)
 	a.carryOutLocked(now)
 	if soon && next.Sub(now) > lookEvery {
 		next = now.Add(lookEvery)
@@ -154,7 +160,15 @@ func (a *Agent) step(now time.Time) time.Time {
 			next = g.at
 		}
 	}
-	return next
+	for _, at := range a.heed {
+		if at.Before(next) {
+			next = at
+		}
+	}
+	if !a.rekeyAt.IsZero() && a.rekeyAt.Before(next) {
+		next = a.rekeyAt
+	}
+	return next, look
 }
 
 // trafficLocked is what the engine is told of the traffic with a peer.
@@ -198,11 +212,15 @@ func (a *Agent) Frame(b []byte, from path.Source) {
 	ring := a.ring
 	a.mu.Unlock()
 	m, err := ring.Open(b)
-	if err != nil {
-		return // strangers get silence
-	}
 	a.mu.Lock()
+	if err != nil {
+		a.calledLocked(now, b, from) // strangers get silence
+		a.mu.Unlock()
+		return
+	}
 	a.engine.Receive(now, from, m)
+	id, _ := wire.SenderOf(m)
+	a.heardLocked(now, id)
 	a.carryOutLocked(now)
 	a.mu.Unlock()
 	a.poke()
@@ -237,6 +255,9 @@ func (a *Agent) carryOutLocked(now time.Time) {
 			a.bind.Line(d)
 		case path.Egress:
 			a.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr, Local: d.Local})
+			if other := twin(a.nodes[d.Peer]); !other.IsZero() {
+				a.relay.SetHop(other, relay.Hop{Addr: d.Addr, Local: d.Local})
+			}
 		case path.Epoch:
 			a.relay.SetEpoch(d.Peer, d.Epoch)
 		case path.Proven:
@@ -277,7 +298,7 @@ func (a *Agent) sealLocked(d path.Send) []byte {
 
 // logUseLocked writes one line for each change of path.
 func (a *Agent) logUseLocked(u path.Use) {
-	if a.logged[u.Peer] == u.Route {
+	if a.logged[u.Peer] == u.Route || a.silentLocked(u.Peer) {
 		return
 	}
 	a.logged[u.Peer] = u.Route

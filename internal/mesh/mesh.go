@@ -47,9 +47,9 @@ type Options struct {
 
 // Agent is one node's agent.
 type Agent struct {
-	opt Options
-	log *slog.Logger
-	key wire.PrivateKey
+	opt     Options
+	log     *slog.Logger
+	ownKeys // changed by drive, under mu
 
 	bind  *link.Bind
 	dev   *link.Device
@@ -60,14 +60,19 @@ type Agent struct {
 	wake    chan struct{} // something changed: look again
 	changed atomic.Bool   // somebody joined
 	reload  chan chan error
+	rekeyAt time.Time // of drive: when what we send is to be that of our new key
 
 	mu       sync.Mutex        // of all below
 	file     fleet.AgentConfig // mesh.json
 	digest   fleet.Digest      // of mesh.json
 	conf     fleet.AgentConfig // what is in force: file, and who joined since
 	engine   *path.Engine
+	given    []wire.PrivateKey // by Take
 	ring     *wire.Keyring
-	nodes    map[wire.ID]fleet.MeshNode // without ourselves
+	former   *wire.Keyring              // of our other key, while it is rotated; else nil
+	nodes    map[wire.ID]fleet.MeshNode // without ourselves; Key is that of the ID
+	speaks   map[fleet.NodeName]wire.ID // of nodes with two keys: the one it uses
+	heed     map[wire.ID]time.Time      // silent ones that were heard: when to shake hands
 	restarts []wire.ID                  // to be done when mu is free
 	greet    map[wire.ID]greeting       // handshakes to look after
 	logged   map[wire.ID]path.Route     // the path last written to the log
@@ -85,6 +90,8 @@ func New(opt Options) *Agent {
 		wake:   make(chan struct{}, 1),
 		reload: make(chan chan error),
 		nodes:  make(map[wire.ID]fleet.MeshNode),
+		speaks: make(map[fleet.NodeName]wire.ID),
+		heed:   make(map[wire.ID]time.Time),
 		logged: make(map[wire.ID]path.Route),
 		greet:  make(map[wire.ID]greeting),
 		seen:   make(map[wire.ID]*looked),
@@ -144,20 +151,21 @@ func (a *Agent) Reload(ctx context.Context) error {
 
 // load reads key and configuration.
 func (a *Agent) load() error {
-	key, err := readKey(a.opt.KeyPath)
+	keys, err := readKeys(a.opt.KeyPath)
 	if err != nil {
 		return err
 	}
-	conf, digest, err := readConfig(a.opt.ConfigPath, key.Public())
+	conf, digest, err := readConfig(a.opt.ConfigPath)
 	if err != nil {
 		return err
-	}
-	if a.bind != nil && key != a.key {
-		return fmt.Errorf("%s: another key needs a restart", a.opt.KeyPath)
 	}
 	a.mu.Lock()
-	a.key, a.file, a.digest = key, conf, digest
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	own, err := pick(conf, append(keys, a.given...))
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.opt.ConfigPath, err)
+	}
+	a.ownKeys, a.file, a.digest = own, conf, digest
 	return nil
 }
 
@@ -211,45 +219,33 @@ func (a *Agent) apply() error {
 	} else if err != nil {
 		return err
 	}
-	keys := make([]fleet.Key, 0, len(peers))
-	for _, n := range peers {
-		keys = append(keys, n.Key)
-	}
-	ring, bad := a.ring.With(keys)
-	nodes := make(map[wire.ID]fleet.MeshNode, len(peers))
-	var ids []wire.ID
-	var members []link.Member
-	var candidates []path.Peer
-	var pairs []*wire.Pair
-	for _, n := range peers {
-		id := wire.IDOf(n.Key)
-		pair, ok := ring.Pair(id)
-		if !ok {
-			continue
-		}
-		nodes[id] = n
-		ids = append(ids, id)
-		pairs = append(pairs, pair)
-		candidates = append(candidates, path.Peer{ID: id, Hub: n.Hub, Public: n.Public})
-		members = append(members, link.Member{Key: n.Key, Allowed: []netip.Prefix{
-			netip.PrefixFrom(n.V4, n.V4.BitLen()), netip.PrefixFrom(n.V6, n.V6.BitLen()),
-		}})
-	}
-	for _, k := range bad {
+	r := a.roster(peers)
+	for _, k := range r.bad {
 		a.log.Warn("peer left out: unusable key", fieldKey, k)
 	}
-	a.bind.SetPeers(ring, ids)
-	if err := a.dev.SetMembers(members); err != nil {
+	a.bind.SetPeers(r.ring, r.ids)
+	a.bind.SetFormer(r.former)
+	a.bind.SetSilent(r.silent)
+	if err := a.dev.SetMembers(r.members); err != nil {
 		return err
 	}
 	if self.Hub {
-		a.relay.SetMembers(pairs)
+		a.relay.SetMembers(r.pairs)
 	} else {
 		a.relay.SetMembers(nil)
 	}
+	if !a.two {
+		a.relay.Settle()
+	}
+	for id := range r.silent {
+		a.relay.Share(r.speaks[r.nodes[id].Name], id)
+	}
 	a.mu.Lock()
-	a.conf, a.ring, a.nodes = conf, ring, nodes
-	a.engine.SetPeers(time.Now(), candidates)
+	a.conf, a.ring, a.former, a.nodes, a.speaks = conf, r.ring, r.former, r.nodes, r.speaks
+	if id := wire.IDOf(a.key.Public()); id != a.engine.Self() {
+		a.engine.Rename(time.Now(), id)
+	}
+	a.engine.SetPeers(time.Now(), r.candidates)
 	a.carryOutLocked(time.Now())
 	a.mu.Unlock()
 	a.poke()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -28,6 +29,9 @@ func (a *Agent) Status() fleet.MeshStatus {
 		Joined: a.invites.joined(),
 	}
 	for id, n := range a.nodes {
+		if a.silentLocked(id) {
+			continue
+		}
 		c := a.bind.Counters(id)
 		p := fleet.PeerStatus{Name: n.Name, Path: fleet.PathNone, RxBytes: c.RxBytes, TxBytes: c.TxBytes}
 		p.RelayedFrom, p.RelayedTo = a.relay.Relayed(id)
@@ -77,6 +81,7 @@ func (a *Agent) listen() (*server, error) {
 	mux.HandleFunc("GET /status", a.getStatus)
 	mux.HandleFunc("GET /paths", a.getPaths)
 	mux.HandleFunc("GET /ways/{peer}", a.getWays)
+	mux.HandleFunc("POST /key", a.postKey)
 	mux.HandleFunc("GET /invitations", a.getInvitations)
 	mux.HandleFunc("POST /invitations", a.postInvitation)
 	return &server{&http.Server{
@@ -143,6 +148,9 @@ func (a *Agent) getPaths(w http.ResponseWriter, _ *http.Request) {
 	a.mu.Lock()
 	out := make([]Routes, 0, len(a.nodes))
 	for id, n := range a.nodes {
+		if a.silentLocked(id) {
+			continue
+		}
 		v, _ := a.engine.View(now, id)
 		r := Routes{Peer: n.Name, Awake: v.Awake}
 		for _, t := range v.Routes {
@@ -161,6 +169,17 @@ func (a *Agent) getPaths(w http.ResponseWriter, _ *http.Request) {
 	a.mu.Unlock()
 	slices.SortFunc(out, func(a, b Routes) int { return cmp.Compare(a.Peer, b.Peer) })
 	writeJSON(w, out)
+}
+
+// postKey answers POST /key, whose body is a private key: only root can say it.
+func (a *Agent) postKey(w http.ResponseWriter, r *http.Request) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<10))
+	if err == nil {
+		err = a.Take(text)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	}
 }
 
 const probeFor = time.Second
@@ -195,7 +214,7 @@ func (a *Agent) provenSince(t time.Time) bool {
 	defer a.mu.Unlock()
 	now := time.Now()
 	for id := range a.nodes {
-		if v, ok := a.engine.View(now, id); ok && v.Current().LastEcho.Before(t) {
+		if v, ok := a.engine.View(now, id); ok && v.Current().LastEcho.Before(t) && !a.silentLocked(id) {
 			return false
 		}
 	}

@@ -17,7 +17,7 @@ func (a *Agent) ways(now time.Time, peer fleet.NodeName) []fleet.Way {
 	defer a.mu.Unlock()
 	self, _ := a.split(a.conf)
 	for id, n := range a.nodes {
-		if n.Name != peer {
+		if n.Name != peer || a.silentLocked(id) {
 			continue
 		}
 		v, _ := a.engine.View(now, id)

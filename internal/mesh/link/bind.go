@@ -53,6 +53,7 @@ type Bind struct {
 	opening, sealing *flight
 
 	ring   atomic.Pointer[wire.Keyring]
+	former atomic.Pointer[wire.Keyring] // of our other key while it is rotated, else empty
 	peers  atomic.Pointer[map[wire.ID]*peer]
 	direct atomic.Pointer[map[netip.AddrPort]*peer] // by the address in use
 
@@ -86,6 +87,7 @@ func NewBind(c BindConfig) *Bind {
 	}
 	b := &Bind{now: now, begin: now(), control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
 	b.ring.Store(&wire.Keyring{})
+	b.former.Store(&wire.Keyring{})
 	b.peers.Store(&map[wire.ID]*peer{})
 	b.direct.Store(&map[netip.AddrPort]*peer{})
 	return b
@@ -103,7 +105,7 @@ func (b *Bind) SetPeers(ring *wire.Keyring, ids []wire.ID) {
 		if !ok {
 			continue
 		}
-		if p := old[id]; p != nil && p.pair == pair {
+		if p := old[id]; p != nil { // its pair may be of our former key, until Rekey
 			next[id] = p
 		} else {
 			next[id] = newPeer(b, pair)
@@ -121,7 +123,8 @@ func (b *Bind) SetPeers(ring *wire.Keyring, ids []wire.ID) {
 func (b *Bind) indexLocked() {
 	direct := make(map[netip.AddrPort]*peer)
 	for _, p := range *b.peers.Load() {
-		if r := p.use.Load().Route; r.Direct() {
+		r := p.use.Load().Route
+		if had := direct[r.Addr]; r.Direct() && (had == nil || had.silent.Load()) {
 			direct[r.Addr] = p
 		}
 	}
@@ -159,10 +162,19 @@ func (b *Bind) Use(u path.Use, now time.Time) {
 	if old.Route == u.Route || u.Route.IsZero() {
 		return
 	}
+	b.sendUnsent(p, now)
+}
+
+// sendUnsent sends what there was no way for.
+func (b *Bind) sendUnsent(p *peer, now time.Time) {
+	if p.silent.Load() {
+		return
+	}
 	if hello := p.takeUnsent(now); len(hello) > 0 {
 		if wire.Initiation(hello) {
 			p.asked.Store(b.nano(now))
 		}
+		u := p.use.Load()
 		_ = b.transmit(p, u.Route, u.Local, [][]byte{hello}) // WireGuard tries again anyway
 	}
 }

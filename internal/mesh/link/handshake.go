@@ -60,7 +60,10 @@ const (
 )
 
 // first says whether our handshakes go before the peer's.
-func (p *peer) first() bool { return bytes.Compare(p.pair.Self[:], p.id[:]) < 0 }
+func (p *peer) first() bool {
+	self := p.pair.Load().Self
+	return bytes.Compare(self[:], p.id[:]) < 0
+}
 
 // within says whether then was, less than d ago. It may be a little later than
 // now when it was another goroutine's.

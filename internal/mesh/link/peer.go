@@ -20,7 +20,10 @@ import (
 type peer struct {
 	bind *Bind
 	id   wire.ID
-	pair *wire.Pair
+	pair atomic.Pointer[wire.Pair]
+	// silent is the one of a node's two keys that it does not use, as far as we
+	// know. See rekey.go.
+	silent, spoke atomic.Bool
 
 	use     atomic.Pointer[path.Use]
 	line    atomic.Pointer[path.Line] // of a hub
@@ -61,7 +64,8 @@ type peer struct {
 var _ conn.Endpoint = (*peer)(nil)
 
 func newPeer(b *Bind, pair *wire.Pair) *peer {
-	p := &peer{bind: b, id: pair.Peer, pair: pair}
+	p := &peer{bind: b, id: pair.Peer}
+	p.pair.Store(pair)
 	p.use.Store(&path.Use{})
 	p.line.Store(&path.Line{})
 	p.quiet.Store(true)

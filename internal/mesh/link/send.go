@@ -53,7 +53,7 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 			b.control.Look(p.id)
 		}
 	}
-	if !leaves {
+	if !leaves || p.speaks(bufs[0], now) {
 		return nil
 	}
 	u := p.use.Load()
@@ -102,7 +102,7 @@ func (b *Bind) transmit(p *peer, r path.Route, local netip.Addr, bufs [][]byte) 
 	}
 	return b.write(func(header, packet []byte) {
 		stamp := wire.Stamp{Epoch: b.epoch, Counter: hub.counter.Add(1)}
-		hub.pair.PutForward(header, packet, p.id, stamp, 1)
+		hub.pair.Load().PutForward(header, packet, p.id, stamp, 1)
 	}, bufs, line.Addr, line.Local)
 }
 
@@ -250,7 +250,9 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) ([]byte, co
 	case wire.Deliver:
 		frame, payload, err := b.ring.Load().OpenDeliver(p)
 		if err != nil {
-			return nil, nil
+			if frame, payload, err = b.former.Load().OpenDeliver(p); err != nil {
+				return nil, nil
+			}
 		}
 		route := path.Route{Hub: frame.Hub}
 		if wire.Classify(payload) != wire.WireGuard {

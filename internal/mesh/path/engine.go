@@ -63,6 +63,9 @@ func New(cfg Config) *Engine {
 	return e
 }
 
+// Self is who this node is.
+func (e *Engine) Self() wire.ID { return e.cfg.Self }
+
 // Epoch is what our own frames carry.
 func (e *Engine) Epoch() uint32 { return e.epoch }
 
@@ -178,6 +181,26 @@ func (e *Engine) Moved(now time.Time) {
 			}
 		}
 	}
+}
+
+// Rename gives this node another identity, because its key is another one now.
+// What is known of routes stays. Whoever is in use, or relies on this node, is
+// asked at once, and must prove its epoch again: what it sent to the old identity
+// says nothing about the new one.
+func (e *Engine) Rename(now time.Time, self wire.ID) {
+	e.cfg.Self = self
+	for _, p := range e.all {
+		p.epoch, p.newest = 0, 0
+		p.window.Reset()
+		for _, t := range p.tracks {
+			t.flights = t.flights[:0]
+		}
+		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
+			p.learn(now, Route{Addr: p.egress.Addr}).next = now
+			e.attend(p)
+		}
+	}
+	e.Moved(now)
 }
 
 // Traffic is when data was last exchanged with a peer. Zero times mean: never.

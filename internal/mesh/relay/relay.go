@@ -55,6 +55,7 @@ type Forwarder struct {
 
 type member struct {
 	pair    *wire.Pair
+	former  atomic.Pointer[member] // by our key before, while that is rotated; else nil
 	hop     atomic.Pointer[Hop]
 	counter atomic.Uint64 // of our Delivers to it
 	in, out atomic.Uint64 // bytes relayed from it, to it
@@ -74,7 +75,8 @@ func New(epoch uint32) *Forwarder {
 }
 
 // SetMembers makes the owners of pairs all that is relayed between. What is
-// known of those that stay is kept.
+// known of those that stay is kept. Where a pair is another, because our own key
+// is, frames made with the one before are relayed too, until Settle.
 func (f *Forwarder) SetMembers(pairs []*wire.Pair) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -82,12 +84,32 @@ func (f *Forwarder) SetMembers(pairs []*wire.Pair) {
 	next := make(map[wire.ID]*member, len(pairs))
 	for _, p := range pairs {
 		m := old[p.Peer]
-		if m == nil || m.pair != p {
+		switch {
+		case m == nil:
 			m = &member{pair: p, tokens: Burst}
+		case m.pair != p:
+			m = m.renewed(p)
 		}
 		next[p.Peer] = m
 	}
 	f.members.Store(&next)
+}
+
+// renewed is m for another pair with the same node.
+func (m *member) renewed(p *wire.Pair) *member {
+	n := &member{pair: p, tokens: Burst}
+	n.former.Store(m)
+	n.hop.Store(m.hop.Load())
+	n.in.Store(m.in.Load())
+	n.out.Store(m.out.Load())
+	return n
+}
+
+// Settle ends what SetMembers said of frames made with an earlier key of ours.
+func (f *Forwarder) Settle() {
+	for _, m := range *f.members.Load() {
+		m.former.Store(nil)
+	}
 }
 
 // SetEpoch says what epoch a member's frames must carry.
@@ -106,6 +128,15 @@ func (f *Forwarder) SetEpoch(id wire.ID, epoch uint32) {
 func (f *Forwarder) SetHop(id wire.ID, h Hop) {
 	if m := (*f.members.Load())[id]; m != nil {
 		m.hop.Store(&h)
+	}
+}
+
+// Share lets frames for a member go where those for another go: both are one
+// machine.
+func (f *Forwarder) Share(from, to wire.ID) {
+	members := *f.members.Load()
+	if a, b := members[from], members[to]; a != nil && b != nil && b.hop.Load() == nil {
+		b.hop.Store(a.hop.Load())
 	}
 }
 
@@ -130,10 +161,15 @@ func (f *Forwarder) Forward(now time.Time, b []byte) (Hop, wire.Frame, Verdict) 
 		return Hop{}, wire.Frame{}, Drop
 	}
 	frame, err := from.pair.OpenRelay(b)
+	with := from
+	if former := from.former.Load(); err != nil && former != nil {
+		with = former
+		frame, err = with.pair.OpenRelay(b)
+	}
 	if err != nil {
 		return Hop{}, wire.Frame{}, Drop
 	}
-	if v := from.admit(now, frame.Stamp, len(b)); v != Sent {
+	if v := with.admit(now, frame.Stamp, len(b)); v != Sent {
 		return Hop{}, frame, v
 	}
 	to := members[frame.To]

@@ -5,6 +5,9 @@ import "github.com/moggyfleet/moggy/internal/fleet"
 // NewKeyring returns a ring without peers.
 func NewKeyring(priv PrivateKey) *Keyring { return &Keyring{priv: priv} }
 
+// Self is our own public key.
+func (k *Keyring) Self() fleet.Key { return k.priv.Public() }
+
 // With returns a ring for exactly those peers. Pairs that k has are kept; a key
 // that is unusable, or our own, is left out and returned.
 func (k *Keyring) With(peers []fleet.Key) (next *Keyring, bad []fleet.Key) {

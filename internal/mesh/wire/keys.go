@@ -59,6 +59,22 @@ func ParsePrivateKey(text []byte) (PrivateKey, error) {
 	return PrivateKey(b), nil
 }
 
+// ParsePrivateKeys reads a node's key file: a key on each line, one or two.
+func ParsePrivateKeys(text []byte) ([]PrivateKey, error) {
+	var keys []PrivateKey
+	for line := range strings.Lines(strings.TrimSpace(string(text))) {
+		k, err := ParsePrivateKey([]byte(line))
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 || len(keys) > 2 || len(keys) == 2 && keys[0] == keys[1] {
+		return nil, errPrivateKey
+	}
+	return keys, nil
+}
+
 // Encode returns the base64 form, with a newline: the content of a key file.
 func (k PrivateKey) Encode() []byte {
 	return append(base64.StdEncoding.AppendEncode(nil, k[:]), '\n')

@@ -1,0 +1,149 @@
+package mesh
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
+)
+
+// lost is how many requests were not answered, though later ones were.
+func (f *flow) lost() int {
+	b, _ := os.ReadFile(f.out.Name())
+	seen := make(map[int]bool)
+	last := 0
+	for line := range strings.Lines(string(b)) {
+		var seq int
+		if i := strings.Index(line, "icmp_seq="); i >= 0 && strings.Contains(line, "bytes from") {
+			fmt.Sscanf(line[i:], "icmp_seq=%d", &seq)
+			seen[seq], last = true, max(last, seq)
+		}
+	}
+	missing := 0
+	for i := 1; i < last; i++ {
+		if !seen[i] {
+			missing++
+		}
+	}
+	return missing
+}
+
+// give hands the agent the key that it shall have next, and leaves it where a
+// restarted one finds it.
+func (m *machine) give() wire.PrivateKey {
+	m.w.t.Helper()
+	next, err := wire.NewPrivateKey(randomReader{})
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	resp, err := m.ask("POST", "/key", bytes.NewReader(next.Encode()))
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		m.w.t.Fatalf("POST /key: %s", resp.Status)
+	}
+	return next
+}
+
+// tell gives machines the configuration as it stands, and waits until they have
+// it in force.
+func (w *world) tell(machines ...*machine) {
+	w.t.Helper()
+	c := w.config()
+	for _, m := range machines {
+		before := m.reloads()
+		m.write(c)
+		m.reload()
+		w.wait(m.name+" has read its configuration", 5*time.Second, func() bool { return m.reloads() > before })
+	}
+}
+
+func (m *machine) reloads() int {
+	b, _ := os.ReadFile(m.log.Name())
+	return strings.Count(string(b), "configuration reloaded")
+}
+
+// uses is the key that m has for another, as WireGuard sees it: the one with the
+// addresses.
+func (m *machine) uses(other *machine) string {
+	m.w.t.Helper()
+	out := m.w.Run("nsenter", "-t", pidOf(m), "-m", "-n", "wg", "show", fleet.MeshInterface, "allowed-ips")
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, other.node.V4.String()+"/32") {
+			key, _, _ := strings.Cut(line, "\t")
+			return key
+		}
+	}
+	return ""
+}
+
+// TestNetnsRotate changes a node's key while everybody pings everybody: nothing
+// may be lost, and the old key is worth nothing afterwards.
+func TestNetnsRotate(t *testing.T) {
+	for _, who := range []string{"bianco", "hub1"} {
+		t.Run(who, func(t *testing.T) { rotate(t, who) })
+	}
+}
+
+func rotate(t *testing.T, who string) {
+	w, hub1, hub2, ari, bianco := cats(t)
+	w.symmetric("madrid") // so that bianco and ari are relayed
+	w.symmetric("london")
+	w.startAll()
+	all := []*machine{hub1, hub2, ari, bianco}
+	flows := make(map[string]*flow)
+	for i, a := range all {
+		for _, b := range all[i+1:] {
+			flows[a.name+" to "+b.name] = a.flow(b)
+		}
+	}
+	w.wait("all pairs talk", 20*time.Second, func() bool {
+		for _, f := range flows {
+			if time.Since(f.last()) > 400*time.Millisecond {
+				return false
+			}
+		}
+		return true
+	})
+	settled := time.Now()
+	w.wait("paths are settled", 10*time.Second, func() bool { return time.Since(settled) > 5*time.Second })
+	m := w.nodes[who]
+	before := make(map[string]int)
+	for name, f := range flows {
+		before[name] = f.lost()
+	}
+	begin := time.Now()
+
+	old, next := m.key, m.give()
+	m.node.Next = next.Public()
+	w.tell(all...)
+	m.node.Key, m.node.Next, m.node.Old = next.Public(), fleet.Key{}, old.Public()
+	w.tell(m)
+	for _, other := range all {
+		if other == m {
+			continue
+		}
+		w.wait(other.name+" uses the new key", 10*time.Second, func() bool { return other.uses(m) == next.Public().String() })
+	}
+	t.Logf("everybody uses the new key after %v", time.Since(begin))
+	moved := time.Now()
+	w.wait("a while", 5*time.Second, func() bool { return time.Since(moved) > 2*time.Second })
+	m.node.Old = fleet.Key{}
+	w.tell(all...)
+	done := time.Now()
+	w.wait("a while", 5*time.Second, func() bool { return time.Since(done) > 2*time.Second })
+	for name, f := range flows {
+		if n := f.lost() - before[name]; n > 0 {
+			t.Errorf("%s: %d pings lost, longest gap %v", name, n, f.gap(begin))
+		} else {
+			t.Logf("%s: none lost, longest gap %v", name, f.gap(begin))
+		}
+	}
+}
