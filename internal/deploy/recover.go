@@ -122,13 +122,13 @@ func (r *recovered) fill(l *fleet.Lock) {
 	l.Mesh = fleet.Ranges{V4: r.mesh.V4, V6: r.mesh.V6}
 	for _, m := range r.mesh.Nodes {
 		n := l.Node(m.Name)
-		n.V4, n.V6, n.MeshKey = m.V4, m.V6, m.Key
+		n.V4, n.V6, n.MeshKey, n.NextKey, n.OldKey = m.V4, m.V6, m.Key, m.Next, m.Old
 		l.Put(n)
 	}
 	for name, o := range r.seen {
 		n := l.Node(name)
 		n.Arch, n.Generation = o.System.Arch, o.Current.Number
-		if !o.MeshKey.IsZero() {
+		if !o.MeshKey.IsZero() && o.MeshKey != n.NextKey && o.MeshKey != n.OldKey {
 			n.MeshKey = o.MeshKey
 		}
 		l.Put(n)

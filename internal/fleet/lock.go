@@ -18,12 +18,15 @@ type Lock struct {
 
 // NodeLock is what is fixed about one node.
 type NodeLock struct {
-	Name       NodeName
-	V4, V6     netip.Addr // mesh addresses
-	MeshKey    Key        // public key; the private one is made on the node and stays there
-	HostKeys   []string   // SSH host keys, "ssh-ed25519 AAAA..." without a comment
-	Arch       string     // as Go names it: "amd64", "arm64"; "" before first contact
-	Generation int        // the last one it confirmed; 0 before the first
+	Name    NodeName
+	V4, V6  netip.Addr // mesh addresses
+	MeshKey Key        // public key; the private one is made on the node and stays there
+	// While the key is rotated there is one more: the one that MeshKey shall be next,
+	// or was before.
+	NextKey, OldKey Key
+	HostKeys        []string // SSH host keys, "ssh-ed25519 AAAA..." without a comment
+	Arch            string   // as Go names it: "amd64", "arm64"; "" before first contact
+	Generation      int      // the last one it confirmed; 0 before the first
 }
 
 // Node returns the entry of that name, or a zero entry with the name.

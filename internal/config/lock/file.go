@@ -37,6 +37,8 @@ const Version = 1
 //	    "ssh-ed25519 AAAA...",
 //	  ]
 //	}
+//
+// A node whose mesh key is being rotated has next_key or old_key as well.
 type File struct {
 	text  source.Text
 	lock  *fleet.Lock

@@ -195,6 +195,7 @@ func (d *reader) mesh(b *hclsyntax.Block) {
 type node struct {
 	name        source.Item // with the range of type and name
 	v4, v6, key source.Item // without a value where the file has none
+	next, old   source.Item // other mesh keys
 	arch        string
 	generation  int
 	hostKeys    []source.Item
@@ -215,6 +216,7 @@ func (d *reader) nodeBlock(b *hclsyntax.Block) node {
 		return source.Item{}
 	}
 	n.v4, n.v6, n.key, n.arch = text("v4"), text("v6"), text("mesh_key"), text("arch").Value
+	n.next, n.old = text("next_key"), text("old_key")
 	if a := attrs["generation"]; a != nil {
 		n.generation, _ = d.whole(n.String()+": generation", a)
 	}
@@ -254,8 +256,12 @@ func (d *reader) node(n node) {
 		d.Mistake(n.name.At, "", "%s: no DNS label: %s", n, why)
 	}
 	out := fleet.NodeLock{
-		Name: name, V4: d.address(n, "v4", n.v4), V6: d.address(n, "v6", n.v6), MeshKey: d.key(n),
+		Name: name, V4: d.address(n, "v4", n.v4), V6: d.address(n, "v6", n.v6), MeshKey: d.key(n, "mesh_key", n.key),
+		NextKey: d.key(n, "next_key", n.next), OldKey: d.key(n, "old_key", n.old),
 		Arch: n.arch, Generation: n.generation,
+	}
+	if !out.NextKey.IsZero() && !out.OldKey.IsZero() {
+		d.Mistake(n.old.At, "keep next_key where the node still has mesh_key; then moggy rotate", "%s: next_key and old_key: a node changes one key at a time", n)
 	}
 	for _, it := range n.hostKeys {
 		if !hostKey(it.Value) {
@@ -289,14 +295,13 @@ func (d *reader) address(n node, name string, it source.Item) netip.Addr {
 
 func nodeName(name fleet.NodeName) string { return "node " + source.Quoted(string(name)) }
 
-func (d *reader) key(n node) fleet.Key {
-	it := n.key
+func (d *reader) key(n node, name string, it source.Item) fleet.Key {
 	if it.Value == "" {
 		return fleet.Key{}
 	}
 	k, err := fleet.ParseKey(it.Value)
 	if err != nil || k.IsZero() {
-		d.Mistake(it.At, "delete this line; moggy apply asks the node again", "%s: mesh_key is no WireGuard key (32 bytes in base64)", n)
+		d.Mistake(it.At, "delete this line; moggy apply asks the node again", "%s: %s is no WireGuard key (32 bytes in base64)", n, name)
 		return fleet.Key{}
 	}
 	if first, taken := d.keys[k]; taken {

@@ -55,6 +55,9 @@ func nodeText(n fleet.NodeLock) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %q {\n", n.Name)
 	for _, a := range nodeAttributes(n) {
+		if a.value == "" {
+			continue
+		}
 		if a.name == "host_keys" { // of many lines: not aligned with the others
 			fmt.Fprintf(&b, "  %s = %s\n", a.name, a.value)
 			continue
@@ -69,7 +72,8 @@ func nodeText(n fleet.NodeLock) string {
 type attribute struct{ name, value string }
 
 // nodeAttributes are all of a node, the unknown ones empty: so a change is a
-// change of one line.
+// change of one line. Those that a node has only while its key is rotated have no
+// value when it is not, and are not written.
 func nodeAttributes(n fleet.NodeLock) []attribute {
 	var keys strings.Builder
 	keys.WriteString("[\n")
@@ -81,6 +85,8 @@ func nodeAttributes(n fleet.NodeLock) []attribute {
 		{"v4", addrText(n.V4)},
 		{"v6", addrText(n.V6)},
 		{"mesh_key", source.QuoteHCL(n.MeshKey.String())},
+		{"next_key", keyText(n.NextKey)},
+		{"old_key", keyText(n.OldKey)},
 		{"arch", source.QuoteHCL(n.Arch)},
 		{"generation", fmt.Sprint(n.Generation)},
 		{"host_keys", keys.String()},
@@ -92,6 +98,14 @@ func addrText(a netip.Addr) string {
 		return `""`
 	}
 	return source.QuoteHCL(a.String())
+}
+
+// keyText is a key that is written only where there is one.
+func keyText(k fleet.Key) string {
+	if k.IsZero() {
+		return ""
+	}
+	return source.QuoteHCL(k.String())
 }
 
 func prefixText(p netip.Prefix) string {
@@ -185,6 +199,8 @@ func (e *edits) set(b block, now, old []attribute) {
 		have, ok := b.attrs[a.name]
 		switch {
 		case a.value == old[i].value:
+		case ok && a.value == "":
+			e.drop(have.whole)
 		case ok:
 			e.list = append(e.list, edit{have.value, a.value})
 		default:
@@ -209,6 +225,15 @@ func (e *edits) set(b block, now, old []attribute) {
 		return
 	}
 	e.list = append(e.list, edit{span{at, at}, text.String()})
+}
+
+// drop takes an attribute out, with its line where that is all it has.
+func (e *edits) drop(s span) {
+	line := bytes.LastIndexByte(e.old[:s.start], '\n') + 1
+	if end := e.lineEnd(s.end); len(bytes.TrimSpace(e.old[line:s.start])) == 0 && bytes.HasSuffix(e.old[:end], []byte("\n")) {
+		s = span{line, end}
+	}
+	e.list = append(e.list, edit{s, ""})
 }
 
 // topEnd is the offset behind the last attribute outside of blocks, where an

@@ -53,7 +53,7 @@ func Config(f *fleet.Fleet, l *fleet.Lock) fleet.AgentConfig {
 		if !listed {
 			continue // left the file: nobody knows it any more
 		}
-		cfg.Nodes = append(cfg.Nodes, fleet.MeshNode{Name: have.Name, Key: have.MeshKey, V4: have.V4, V6: have.V6, Hub: role.Hub})
+		cfg.Nodes = append(cfg.Nodes, fleet.MeshNode{Name: have.Name, Key: have.MeshKey, Next: have.NextKey, Old: have.OldKey, V4: have.V4, V6: have.V6, Hub: role.Hub})
 	}
 	members := make(map[fleet.NodeName]*fleet.MeshNode, len(cfg.Nodes))
 	for i := range cfg.Nodes {
