@@ -141,7 +141,7 @@ func (f *Fleet) mesh(name fleet.NodeName, m *fleet.MeshStatus) Result {
 	var missing []fleet.NodeName
 	for _, l := range f.members() {
 		switch {
-		case l.Name == name && l.MeshKey != m.Key:
+		case l.Name == name && m.Key != l.MeshKey && (m.Key.IsZero() || m.Key != l.OldKey):
 			return fail(fmt.Sprintf("if it was reinstalled: moggy token %s --replace; then moggy apply", name),
 				"its key is not the one in fleet.lock.hcl: the others do not know it")
 		case l.Name != name && !knows[l.Name]:

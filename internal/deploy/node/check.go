@@ -24,11 +24,11 @@ func (n *Node) otherHubs() []fleet.MeshNode {
 	if n.readJSON(fleet.AgentConfigPath, &c) != nil {
 		return nil
 	}
-	key, err := n.MeshKey()
+	keys, err := n.key().Keys()
 	if err != nil {
 		return nil
 	}
-	return slices.DeleteFunc(c.Nodes, func(m fleet.MeshNode) bool { return !m.Hub || m.Key == key })
+	return slices.DeleteFunc(c.Nodes, func(m fleet.MeshNode) bool { return !m.Hub || slices.Contains(keys, m.Key) })
 }
 
 // before finds out, while the generation before is still in force, which of the

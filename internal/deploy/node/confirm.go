@@ -36,6 +36,9 @@ func (h *Held) Confirm(generation int) (fleet.GenerationState, error) {
 		h.remember(turn)
 		at.Confirmed = true
 	}
+	if err := h.key().Follow(fleet.AgentConfigPath); err != nil {
+		return at, readOnlyHint(err)
+	}
 	if err := h.disk.RemoveTree(firstDir); err != nil { // the generation has its own
 		return at, fmt.Errorf("prune: %w", err)
 	}

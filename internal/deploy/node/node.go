@@ -230,6 +230,16 @@ func (h *Held) Init() (fleet.Key, error) {
 	return k, readOnlyHint(err)
 }
 
+// NextKey makes the key that the node shall have after current (key.File's Next),
+// and lets the agent know it.
+func (h *Held) NextKey(ctx context.Context, current, wanted fleet.Key) (fleet.Key, error) {
+	k, secret, err := h.key().Next(current, wanted)
+	if err == nil {
+		err = h.agent().Take(ctx, secret)
+	}
+	return k, readOnlyHint(err)
+}
+
 func (n *Node) history() history.File { return history.File{Disk: n.disk, Path: historyFile} }
 
 // History are the latest turns, oldest first.

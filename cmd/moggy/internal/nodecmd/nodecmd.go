@@ -56,7 +56,7 @@ Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
 	cmd.AddCommand(
 		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(),
 		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(), n.examineCommand(),
-		n.guardCommand(), n.holdCommand(), n.historyCommand(), n.stepsCommand(),
+		n.guardCommand(), n.holdCommand(), n.historyCommand(), n.stepsCommand(), n.nextKeyCommand(),
 	)
 	return cmd
 }

@@ -65,6 +65,17 @@ func (s Socket) Invite(ctx context.Context, i fleet.Invitation) error {
 	return nil
 }
 
+// Take hands the agent a private key of this node's, which it shall have next. One
+// that does not run reads it when it starts.
+func (s Socket) Take(ctx context.Context, secret []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := s.ask(ctx, http.MethodPost, "/key", secret); err != nil {
+		return hint.Wrap(fmt.Errorf("next mesh key: %w", err), "on the node: systemctl status moggy-agent; moggy apply restores it")
+	}
+	return nil
+}
+
 // ask makes one request over the agent's socket.
 func (s Socket) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	transport := &http.Transport{

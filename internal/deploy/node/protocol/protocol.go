@@ -23,6 +23,8 @@
 //	                             a line every few seconds; answers Done once it has;
 //	                             --session S: another hold of S makes way for it
 //	moggy node history           answers History
+//	moggy node next-key          makes the mesh key that the node shall have next;
+//	                             --current K --wanted K; answers NextKey
 //	moggy node examine           answers fleet.Examination
 //
 // The machine runs `moggy node guard` when it starts. `moggy node steps` lists
@@ -93,6 +95,12 @@ type Init struct {
 	Moggy   string    `json:"moggy"` // version of the binary that answered
 	Arch    string    `json:"arch"`  // as Go names it
 	MeshKey fleet.Key `json:"mesh_key"`
+}
+
+// NextKey answers `moggy node next-key`.
+type NextKey struct {
+	Hello
+	Key fleet.Key `json:"key"`
 }
 
 // Missing answers `moggy node missing`: the content that must be sent before
