@@ -64,7 +64,7 @@ func (a *app) forget(name fleet.NodeName, yes bool) error {
 			return errors.New("not forgotten, nothing was changed")
 		}
 	}
-	entry.MeshKey, entry.NextKey, entry.OldKey = fleet.Key{}, fleet.Key{}, fleet.Key{}
+	entry.MeshKey, entry.NextKey, entry.OldKey, entry.GoneKey = fleet.Key{}, fleet.Key{}, fleet.Key{}, fleet.Key{}
 	entry.HostKeys, entry.Generation, entry.Arch = nil, 0, ""
 	lock.Put(entry)
 	if err := a.SaveLock(file, lock); err != nil {

@@ -78,7 +78,18 @@ func (d *Deployment) Apply(ctx context.Context, p *plan.Plan, o Options) (*plan.
 	if err := d.learn(func(*fleet.Lock) {}); err != nil { // addresses, and who joined
 		return p, err
 	}
-	return p, errors.Join(failed.err(), d.roll(ctx, p.Rollout, planned(p), h, o))
+	err = errors.Join(failed.err(), d.roll(ctx, p.Rollout, planned(p), h, o))
+	if err == nil && complete(p) && plan.Forgotten(d.Lock()) {
+		err = d.learn(func(l *fleet.Lock) { plan.Forgotten(l) })
+	}
+	return p, err
+}
+
+// complete says whether the plan left nobody out.
+func complete(p *plan.Plan) bool {
+	return !slices.ContainsFunc(p.Nodes, func(n plan.NodePlan) bool {
+		return n.Action == plan.ActionUnreachable || n.Action == plan.ActionBehind
+	})
 }
 
 func tooOld(newer []plan.NodePlan, ours string) error {

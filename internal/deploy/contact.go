@@ -50,7 +50,7 @@ func (d *Deployment) contact(ctx context.Context, name fleet.NodeName) error {
 	d.Progress.Done(string(name), "first contact made")
 	return d.learn(func(l *fleet.Lock) {
 		n := l.Node(name)
-		n.NextKey, n.OldKey = fleet.Key{}, fleet.Key{}
+		n.NextKey, n.OldKey, n.GoneKey = fleet.Key{}, fleet.Key{}, fleet.Key{}
 		n.MeshKey, n.Arch = made.MeshKey, made.Arch
 		l.Put(n)
 	})

@@ -46,6 +46,7 @@ type box struct {
 	crashes time.Duration // so long after the activation it goes back
 	denies  bool          // fresh connections are refused
 	newKeys bool          // so they are while what is activated next is in force
+	gone    bool          // cannot be reached
 	drops   bool          // loses the connection of what is activated, and goes on
 	log     *[]string
 }
@@ -56,6 +57,13 @@ type boxes struct {
 	by  map[fleet.NodeName]*box
 	log []string
 	all []fleet.NodeName
+
+	// Of rotations; nil elsewhere.
+	meshes map[fleet.Digest]fleet.AgentConfig // what a mesh.json of that digest says
+	keys   map[fleet.NodeName][]fleet.Key     // that a node has
+	made   byte                               // so many keys were
+	change func()                             // is told when a node has another generation
+	left   int                                // so many commands until the operator is killed; < 0: never
 }
 
 type refusal struct{}
@@ -65,6 +73,9 @@ func (refusal) Denied() bool  { return true }
 
 func (b *boxes) Run(ctx context.Context, name fleet.NodeName, c ssh.Command) error {
 	i := slices.Index(c.Args, "node")
+	if b.meshes != nil && b.killed() {
+		return errKilledHere
+	}
 	if i < 0 {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -91,6 +102,8 @@ func (b *boxes) Run(ctx context.Context, name fleet.NodeName, c ssh.Command) err
 	switch {
 	case cmd == "hold":
 		return b.hold(ctx, x, by, c)
+	case x.gone:
+		return errors.New("no route to host")
 	case c.Fresh && (x.denies || x.newKeys && !x.confirmed):
 		return refusal{}
 	}
@@ -170,6 +183,8 @@ func (b *boxes) answer(x *box, c ssh.Command, cmd string, args []string) error {
 		b.log = append(b.log, fmt.Sprintf("%s confirmed %d", x.name, x.current))
 		x.confirmed, x.until = true, time.Time{}
 		return enc.Encode(protocol.Standing{Hello: hello})
+	case "next-key":
+		return enc.Encode(protocol.NextKey{Hello: hello, Key: b.nextKey(x, args)})
 	case "history":
 		return enc.Encode(protocol.History{Hello: hello, Turns: x.turns})
 	}
@@ -199,6 +214,9 @@ func (b *boxes) activate(x *box, enc *json.Encoder, args []string) error {
 			x.until = time.Now().Add(x.crashes)
 		}
 	}
+	if b.change != nil {
+		b.change()
+	}
 	if x.drops {
 		return errors.New("connection lost")
 	}
@@ -210,7 +228,7 @@ func (b *boxes) observed(x *box) fleet.Observed {
 	o := fleet.Observed{
 		Version: 1, Moggy: "0.1.0", Protocol: x.protocol, Manifest: &m, System: fleet.System{Arch: "amd64"},
 		Current: fleet.GenerationState{Number: x.current, Previous: x.previous, Confirmed: x.confirmed},
-		Mesh:    &fleet.MeshStatus{Self: x.name},
+		Mesh:    &fleet.MeshStatus{Self: x.name, Key: b.speaks(x)},
 	}
 	for g := range x.manifests {
 		o.Kept = append(o.Kept, g)

@@ -231,6 +231,15 @@ func (t target) confirm(ctx context.Context, generation int) error {
 	return err
 }
 
+func (t target) nextKey(ctx context.Context, current, wanted fleet.Key) (fleet.Key, error) {
+	args := []string{"next-key", "--current", current.String()}
+	if !wanted.IsZero() {
+		args = append(args, "--wanted", wanted.String())
+	}
+	made, err := ask[protocol.NextKey](ctx, t, nil, args...)
+	return made.Key, err
+}
+
 func (t target) invite(ctx context.Context, i fleet.Invitation) error {
 	doc, err := json.Marshal(i)
 	if err != nil {

@@ -21,12 +21,18 @@ type NodeLock struct {
 	Name    NodeName
 	V4, V6  netip.Addr // mesh addresses
 	MeshKey Key        // public key; the private one is made on the node and stays there
-	// While the key is rotated there is one more: the one that MeshKey shall be next,
-	// or was before.
-	NextKey, OldKey Key
-	HostKeys        []string // SSH host keys, "ssh-ed25519 AAAA..." without a comment
-	Arch            string   // as Go names it: "amd64", "arm64"; "" before first contact
-	Generation      int      // the last one it confirmed; 0 before the first
+	// While the key is rotated there is one more: the one that MeshKey shall be next;
+	// or was before, and is good still; or was before, and which somebody may still
+	// take for good who has not been told.
+	NextKey, OldKey, GoneKey Key
+	HostKeys                 []string // SSH host keys, "ssh-ed25519 AAAA..." without a comment
+	Arch                     string   // as Go names it: "amd64", "arm64"; "" before first contact
+	Generation               int      // the last one it confirmed; 0 before the first
+}
+
+// Rotating says whether the node's mesh key is being changed.
+func (n NodeLock) Rotating() bool {
+	return !n.NextKey.IsZero() || !n.OldKey.IsZero() || !n.GoneKey.IsZero()
 }
 
 // Node returns the entry of that name, or a zero entry with the name.

@@ -41,7 +41,7 @@ func Adopt(f *fleet.Fleet, l *fleet.Lock, reports map[fleet.NodeName][]fleet.Joi
 			continue
 		}
 		entry.MeshKey, entry.Generation, entry.Arch = j.Key, 0, "" // of a machine that nobody has looked at
-		entry.HostKeys, entry.NextKey, entry.OldKey = nil, fleet.Key{}, fleet.Key{}
+		entry.HostKeys, entry.NextKey, entry.OldKey, entry.GoneKey = nil, fleet.Key{}, fleet.Key{}, fleet.Key{}
 		if j.HostKey != "" {
 			entry.HostKeys = []string{j.HostKey}
 		}

@@ -19,10 +19,11 @@ type Document struct {
 	Nodes      []NodePlan      `json:"nodes"`
 	Order      []rollout.Group `json:"order,omitempty"` // in which a rollout takes the nodes
 	Waves      []rollout.Wave  `json:"waves"`           // the same, step by step
+	Rotations  []Rotating      `json:"rotations,omitempty"`
 	Report
 }
 
 // Document returns the plan as a document.
 func (p *Plan) Document() Document {
-	return Document{DocumentVersion, p.Fleet, p.Base, p.Next, p.Changes(), p.Nodes, p.Order, p.Waves, p.Failures}
+	return Document{DocumentVersion, p.Fleet, p.Base, p.Next, p.Changes(), p.Nodes, p.Order, p.Waves, p.Rotations, p.Failures}
 }

@@ -113,6 +113,8 @@ type Plan struct {
 	Waves []rollout.Wave
 	// Rollout has the nodes that Order is made of.
 	Rollout []rollout.Node
+	// Rotations are changes of mesh keys that are under way.
+	Rotations []Rotating
 	// Failures is the single-point-of-failure report.
 	Failures Report
 }
@@ -181,6 +183,7 @@ func Compute(in Input) (*Plan, error) {
 		return nil, err
 	}
 	p.order(in)
+	p.Rotations = RotationsIn(in.Fleet, in.Lock)
 	p.Failures = Analyse(in.Fleet)
 	return p, nil
 }

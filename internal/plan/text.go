@@ -50,6 +50,9 @@ func (t *tree) head() {
 		against = fmt.Sprintf("compared with generation %d", t.p.Base)
 	}
 	t.line(fmt.Sprintf("%s: %s, %s", t.c.Strong(string(t.p.Fleet)), count(len(t.p.Nodes), "node"), against))
+	for _, r := range t.p.Rotations {
+		t.line("  " + t.c.Bad("!") + fmt.Sprintf(" %s is getting a new mesh key, both are good until then", r.Node) + t.c.Dim("   -> "+r.Next))
+	}
 	t.line("")
 }
 

@@ -94,6 +94,9 @@ func Summarise(f *fleet.Fleet, l *fleet.Lock, answers map[fleet.NodeName]Answer,
 		s.Generation = max(s.Generation, node.Generation)
 		s.Nodes = append(s.Nodes, node)
 		s.Problems = append(s.Problems, problems...)
+		if locks[n.Name].Rotating() {
+			s.Problems = append(s.Problems, Problem{n.Name, "is getting a new mesh key, both are good until then", "moggy rotate " + string(n.Name)})
+		}
 	}
 	s.Problems = append(s.Problems, paths(s.Nodes)...)
 	return s

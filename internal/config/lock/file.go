@@ -38,7 +38,7 @@ const Version = 1
 //	  ]
 //	}
 //
-// A node whose mesh key is being rotated has next_key or old_key as well.
+// A node whose mesh key is being rotated has next_key, old_key or gone_key as well.
 type File struct {
 	text  source.Text
 	lock  *fleet.Lock

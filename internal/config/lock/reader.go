@@ -196,6 +196,7 @@ type node struct {
 	name        source.Item // with the range of type and name
 	v4, v6, key source.Item // without a value where the file has none
 	next, old   source.Item // other mesh keys
+	gone        source.Item
 	arch        string
 	generation  int
 	hostKeys    []source.Item
@@ -216,7 +217,7 @@ func (d *reader) nodeBlock(b *hclsyntax.Block) node {
 		return source.Item{}
 	}
 	n.v4, n.v6, n.key, n.arch = text("v4"), text("v6"), text("mesh_key"), text("arch").Value
-	n.next, n.old = text("next_key"), text("old_key")
+	n.next, n.old, n.gone = text("next_key"), text("old_key"), text("gone_key")
 	if a := attrs["generation"]; a != nil {
 		n.generation, _ = d.whole(n.String()+": generation", a)
 	}
@@ -257,11 +258,18 @@ func (d *reader) node(n node) {
 	}
 	out := fleet.NodeLock{
 		Name: name, V4: d.address(n, "v4", n.v4), V6: d.address(n, "v6", n.v6), MeshKey: d.key(n, "mesh_key", n.key),
-		NextKey: d.key(n, "next_key", n.next), OldKey: d.key(n, "old_key", n.old),
+		NextKey: d.key(n, "next_key", n.next), OldKey: d.key(n, "old_key", n.old), GoneKey: d.key(n, "gone_key", n.gone),
 		Arch: n.arch, Generation: n.generation,
 	}
-	if !out.NextKey.IsZero() && !out.OldKey.IsZero() {
-		d.Mistake(n.old.At, "keep next_key where the node still has mesh_key; then moggy rotate", "%s: next_key and old_key: a node changes one key at a time", n)
+	var others []source.Item
+	for _, it := range []source.Item{n.next, n.old, n.gone} {
+		if it.Value != "" {
+			others = append(others, it)
+		}
+	}
+	if len(others) > 1 {
+		d.Mistake(others[1].At, "keep the one of the branch whose mesh_key the node has; then moggy rotate",
+			"%s: of next_key, old_key and gone_key there is one at a time", n)
 	}
 	for _, it := range n.hostKeys {
 		if !hostKey(it.Value) {

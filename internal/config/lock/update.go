@@ -87,6 +87,7 @@ func nodeAttributes(n fleet.NodeLock) []attribute {
 		{"mesh_key", source.QuoteHCL(n.MeshKey.String())},
 		{"next_key", keyText(n.NextKey)},
 		{"old_key", keyText(n.OldKey)},
+		{"gone_key", keyText(n.GoneKey)},
 		{"arch", source.QuoteHCL(n.Arch)},
 		{"generation", fmt.Sprint(n.Generation)},
 		{"host_keys", keys.String()},
