@@ -37,7 +37,7 @@ lab-test: deps build ## the tests on real machines and in real namespaces; needs
 	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
 
 test-faults: deps build ## every fault that a change must survive, on real machines: about half an hour; FAULT=name for one
-	MOGGY_FAULTS=all MOGGY_FAULT=$(FAULT) $(GO) test -count 1 -timeout 90m -v -run '^TestLab(Faults|Skew|NodeBack)$$' ./cmd/moggy
+	MOGGY_FAULTS=all MOGGY_FAULT=$(FAULT) $(GO) test -count 1 -timeout 90m -v -run '^TestLab(Faults|Skew|NodeBack|Rotate)$$' ./cmd/moggy
 
 lint:            ## the linters, pinned in tools/go.mod
 	$(LINT) run ./...

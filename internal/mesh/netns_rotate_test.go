@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,6 +94,69 @@ func TestNetnsRotate(t *testing.T) {
 	}
 }
 
+// TestNetnsRotateQuiet changes the key of a node that nobody talks to: who does
+// then finds it. Its agent may be killed on the way, and the node may go back; and
+// when all is over, who has the old key is a stranger.
+func TestNetnsRotateQuiet(t *testing.T) {
+	w, hub1, hub2, ari, bianco := cats(t)
+	w.symmetric("madrid")
+	w.symmetric("london")
+	w.startAll()
+	all := []*machine{hub1, hub2, ari, bianco}
+	reached := func(when string) {
+		t.Helper()
+		var both sync.WaitGroup
+		for _, m := range []*machine{ari, hub1} {
+			both.Go(func() {
+				lost, out := m.ping(bianco.node.V4, 10, "0.2")
+				if lost > 5*slack {
+					t.Errorf("%s: %d of 10 pings from %s lost\n%s", when, lost, m.name, out)
+				}
+			})
+		}
+		both.Wait()
+	}
+	reached("at the beginning")
+	a, b := bianco.key, bianco.give()
+	bianco.keys = []wire.PrivateKey{b}
+	bianco.node.Next = b.Public()
+	first := bianco.node
+	w.tell(all...)
+	bianco.node.Key, bianco.node.Next, bianco.node.Old = b.Public(), fleet.Key{}, a.Public()
+	w.tell(bianco)
+	reached("with the new key")
+
+	bianco.stop(syscall.SIGKILL)
+	bianco.start()
+	reached("started anew with the new key")
+	second := bianco.node
+	bianco.node = first
+	w.tell(bianco)
+	reached("back at the old key")
+	if got := ari.uses(bianco); got != a.Public().String() {
+		t.Errorf("ari uses %s for bianco, and it went back to %s", got, a.Public())
+	}
+	bianco.node = second
+	w.tell(bianco)
+	bianco.node.Old = fleet.Key{}
+	w.tell(all...)
+	reached("with the new key alone")
+
+	bianco.stop(syscall.SIGKILL)
+	bianco.keys = nil
+	was := bianco.node
+	bianco.node = first
+	bianco.write(w.config())
+	bianco.start()
+	if lost, _ := bianco.ping(hub1.node.V4, 5, "0.2"); lost < 5 {
+		t.Errorf("with the old key %d of 5 pings are answered", 5-lost)
+	}
+	bianco.node = was
+	if p := hub1.path(bianco); p.RTTMicro > 0 && p.HeardMs < 1500 {
+		t.Errorf("hub1 answers probes made with the old key: %+v", p)
+	}
+}
+
 func rotate(t *testing.T, who string) {
 	w, hub1, hub2, ari, bianco := cats(t)
 	w.symmetric("madrid") // so that bianco and ari are relayed
@@ -113,7 +178,7 @@ func rotate(t *testing.T, who string) {
 		return true
 	})
 	settled := time.Now()
-	w.wait("paths are settled", 10*time.Second, func() bool { return time.Since(settled) > 5*time.Second })
+	w.wait("paths are settled", 10*time.Second, func() bool { return time.Since(settled) > 2*time.Second })
 	m := w.nodes[who]
 	before := make(map[string]int)
 	for name, f := range flows {
@@ -134,11 +199,11 @@ func rotate(t *testing.T, who string) {
 	}
 	t.Logf("everybody uses the new key after %v", time.Since(begin))
 	moved := time.Now()
-	w.wait("a while", 5*time.Second, func() bool { return time.Since(moved) > 2*time.Second })
+	w.wait("a while", 5*time.Second, func() bool { return time.Since(moved) > time.Second })
 	m.node.Old = fleet.Key{}
 	w.tell(all...)
 	done := time.Now()
-	w.wait("a while", 5*time.Second, func() bool { return time.Since(done) > 2*time.Second })
+	w.wait("a while", 5*time.Second, func() bool { return time.Since(done) > time.Second })
 	for name, f := range flows {
 		if n := f.lost() - before[name]; n > 0 {
 			t.Errorf("%s: %d pings lost, longest gap %v", name, n, f.gap(begin))

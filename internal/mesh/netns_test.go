@@ -95,6 +95,7 @@ type machine struct {
 	ns   string
 	dir  string
 	key  wire.PrivateKey
+	keys []wire.PrivateKey // further ones in its file
 	node fleet.MeshNode
 	cmd  *exec.Cmd
 	log  *os.File
@@ -232,7 +233,11 @@ func (m *machine) write(c fleet.AgentConfig) {
 		err = os.WriteFile(filepath.Join(m.dir, "mesh.json"), b, 0o644)
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(m.dir, "mesh.key"), m.key.Encode(), 0o600)
+		text := m.key.Encode()
+		for _, k := range m.keys {
+			text = append(text, k.Encode()...)
+		}
+		err = os.WriteFile(filepath.Join(m.dir, "mesh.key"), text, 0o600)
 	}
 	if err != nil {
 		m.w.t.Fatal(err)

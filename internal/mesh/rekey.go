@@ -94,8 +94,14 @@ func (a *Agent) silentLocked(id wire.ID) bool {
 // heardLocked is told of every authentic frame. One of a silent peer may mean that
 // the node uses that key now: if it has not shaken hands with us, we do.
 func (a *Agent) heardLocked(now time.Time, id wire.ID) {
-	if _, ok := a.heed[id]; !ok && a.silentLocked(id) {
+	if _, ok := a.heed[id]; ok || !a.silentLocked(id) {
+		return
+	}
+	c := a.bind.Counters(a.speaks[a.nodes[id].Name])
+	if now.Sub(latest(c.Rx, c.OtherRx)) < link.SessionFor {
 		a.heed[id] = now.Add(heedAfter)
+	} else {
+		a.heed[id] = now // it has no session with us to renew
 	}
 }
 

@@ -20,6 +20,12 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte(lockByHand))
+	rotating := sampleLock("ari", "cosmo")
+	rotating.Nodes[0].NextKey, rotating.Nodes[1].OldKey = fleet.Key{7}, fleet.Key{8}
+	if text, err = New("fleet.lock.hcl").Update(rotating); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
 	sourcetest.AddMistakes(f)
 	f.Add([]byte("version = 1\nnode \"b\" { v4 = \"10.0.0.1\" } # x\n\n\n# y\nnode \"a\" {}\nunknown {\n}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -39,6 +45,7 @@ func FuzzParse(f *testing.F) {
 		lock := l.Lock()
 		if len(lock.Nodes) > 0 {
 			lock.Nodes[0].Arch = "arm64"
+			lock.Nodes[0].NextKey, lock.Nodes[0].OldKey, lock.Nodes[0].GoneKey = fleet.Key{}, fleet.Key{}, fleet.Key{}
 		}
 		if len(lock.Nodes) > 1 {
 			lock.Remove(lock.Nodes[1].Name)

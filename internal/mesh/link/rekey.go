@@ -3,6 +3,7 @@ package link
 import (
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.zx2c4.com/wireguard/device"
@@ -122,11 +123,12 @@ func (d *Device) Give(to, from fleet.Key) error {
 	if !ok || len(old.Allowed) == 0 {
 		return nil
 	}
-	conf := fmt.Sprintf("public_key=%s\nupdate_only=true\n", hex.EncodeToString(to[:]))
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "public_key=%s\nupdate_only=true\n", hex.EncodeToString(to[:]))
 	for _, a := range old.Allowed {
-		conf += fmt.Sprintf("allowed_ip=%s\n", a) // which takes it from whoever has it
+		fmt.Fprintf(&conf, "allowed_ip=%s\n", a) // which takes it from whoever has it
 	}
-	if err := d.dev.IpcSet(conf); err != nil {
+	if err := d.dev.IpcSet(conf.String()); err != nil {
 		return fmt.Errorf("peers of %s: %w", d.name, err)
 	}
 	heir.Allowed, old.Allowed = old.Allowed, nil

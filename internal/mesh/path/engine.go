@@ -190,6 +190,9 @@ func (e *Engine) Moved(now time.Time) {
 func (e *Engine) Rename(now time.Time, self wire.ID) {
 	e.cfg.Self = self
 	for _, p := range e.all {
+		if p.epoch != 0 {
+			p.was = p.epoch
+		}
 		p.epoch, p.newest = 0, 0
 		p.window.Reset()
 		for _, t := range p.tracks {
@@ -334,7 +337,10 @@ func (e *Engine) challenge(p *peer, epoch uint32) uint64 {
 // adopt makes epoch the peer's, which was just proven.
 func (e *Engine) adopt(now time.Time, p *peer, epoch uint32) {
 	old := p.epoch
-	p.epoch = epoch
+	if old == 0 {
+		old = p.was
+	}
+	p.epoch, p.was = epoch, 0
 	p.changes++
 	p.window.Reset()
 	p.newest = 0
@@ -349,7 +355,7 @@ func (e *Engine) adopt(now time.Time, p *peer, epoch uint32) {
 		t.next = now // it must learn anew where to relay to
 	}
 	e.decide(Epoch{p.ID, epoch})
-	if old != 0 {
+	if old != 0 && old != epoch {
 		e.decide(Restarted{p.ID})
 	}
 }

@@ -18,6 +18,7 @@ type peer struct {
 
 	// What the peer's frames must carry.
 	epoch   uint32 // 0: not known
+	was     uint32 // before Rename, until it is proven again; 0: nothing
 	changes uint64 // epochs seen, so that an old proof is no proof
 	window  replay.Filter
 	newest  uint64 // highest counter
