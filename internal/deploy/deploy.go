@@ -155,13 +155,16 @@ func (d *Deployment) adopt(seen map[fleet.NodeName]plan.Observation) (bool, erro
 
 // observe asks those that are known and not yet in seen.
 func (d *Deployment) observe(ctx context.Context, within time.Duration, seen map[fleet.NodeName]plan.Observation) error {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
+	var ask []fleet.Node
 	for _, l := range d.Lock().Nodes {
 		n, listed := d.Fleet.Node(l.Name)
-		if _, done := seen[l.Name]; done || !listed || l.MeshKey.IsZero() {
-			continue
+		if _, done := seen[l.Name]; !done && listed && !l.MeshKey.IsZero() {
+			ask = append(ask, n)
 		}
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, n := range ask {
 		wg.Go(func() {
 			ctx, stop := context.WithTimeoutCause(ctx, within, fmt.Errorf("no answer within %s", within))
 			defer stop()

@@ -53,7 +53,8 @@ func (a *Agent) drive(ctx context.Context) error {
 	defer alive.Stop()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	var clocks sleepWatch
+	var watch clockWatch
+	watch.look(a.clocks())
 	for {
 		select {
 		case <-ctx.Done():
@@ -65,12 +66,18 @@ func (a *Agent) drive(ctx context.Context) error {
 			a.opt.Notify("WATCHDOG=1")
 			continue
 		case <-second.C:
-			slept := clocks.look(readClocks())
-			if slept == 0 {
+			slept, back := watch.look(a.clocks())
+			if back > 0 {
+				a.log.Info("clock was put back", fieldFor, back)
+				a.anew()
+			}
+			if slept > 0 {
+				a.log.Info("machine was asleep", fieldFor, slept)
+				a.moved()
+			}
+			if slept == 0 && back == 0 {
 				continue
 			}
-			a.log.Info("machine was asleep", fieldFor, slept)
-			a.moved()
 		case <-a.wake:
 		case <-timer.C:
 		}
@@ -91,6 +98,18 @@ func (a *Agent) drive(ctx context.Context) error {
 func (a *Agent) moved() {
 	a.mu.Lock()
 	a.engine.Moved(time.Now())
+	a.mu.Unlock()
+}
+
+// anew takes a new epoch, as if this agent had started again: the others make
+// their WireGuard peer anew, which remembers none of our handshakes.
+func (a *Agent) anew() {
+	now := time.Now()
+	a.mu.Lock()
+	a.engine.Anew(now)
+	a.bind.SetEpoch(a.engine.Epoch())
+	a.relay.SetOwnEpoch(a.engine.Epoch())
+	a.carryOutLocked(now)
 	a.mu.Unlock()
 }
 

@@ -60,6 +60,7 @@ type Agent struct {
 	wake    chan struct{} // something changed: look again
 	changed atomic.Bool   // somebody joined
 	reload  chan chan error
+	clocks  func() clocks
 	rekeyAt time.Time // of drive: when what we send is to be that of our new key
 
 	mu       sync.Mutex        // of all below
@@ -89,6 +90,7 @@ func New(opt Options) *Agent {
 		log:    opt.Log,
 		wake:   make(chan struct{}, 1),
 		reload: make(chan chan error),
+		clocks: readClocks,
 		nodes:  make(map[wire.ID]fleet.MeshNode),
 		speaks: make(map[fleet.NodeName]wire.ID),
 		heed:   make(map[wire.ID]time.Time),

@@ -70,6 +70,14 @@ func agentMain(dir string) error {
 		Version:    "test",
 		Log:        slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
+	a.clocks = func() clocks {
+		c := readClocks()
+		if text, err := os.ReadFile(filepath.Join(dir, "clock")); err == nil {
+			off, _ := time.ParseDuration(strings.TrimSpace(string(text)))
+			c.wall += off
+		}
+		return c
+	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	go func() {

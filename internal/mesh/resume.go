@@ -6,33 +6,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleepWatch notices that the machine slept: while it does, CLOCK_MONOTONIC, which
-// all our timers go by, stands still, and CLOCK_BOOTTIME goes on
-// (clock_gettime(2)). Nothing else tells: addresses stay, NATs forget.
-type sleepWatch struct {
-	apart time.Duration // of the two clocks
+// clockWatch notices what nothing else tells.
+//
+// That the machine slept: while it does, CLOCK_MONOTONIC, which all our timers go by,
+// stands still, and CLOCK_BOOTTIME goes on (clock_gettime(2)). Addresses stay, NATs
+// forget.
+//
+// That its clock was put back. WireGuard's handshakes carry the time of day, and
+// whoever has seen a later one takes none: for a year, if the clock was a year
+// ahead. See Agent.anew.
+type clockWatch struct {
+	apart time.Duration // boot from mono
+	ahead time.Duration // wall from boot
 	known bool
 }
 
-// sleptAtLeast is what counts: the clocks are not read at the same moment.
-const sleptAtLeast = 2 * time.Second
+// What counts: the clocks are not read at the same moment. One that is put back by
+// less keeps WireGuard from a handshake for no longer than that.
+const (
+	sleptAtLeast = 2 * time.Second
+	backAtLeast  = time.Second
+)
+
+// clocks are the machine's clocks at one moment; wall is the time of day, since 1970.
+type clocks struct{ boot, mono, wall time.Duration }
 
 // look takes the clocks as they stand, and returns for how long the machine slept
-// since the last look; 0 if it did not.
-func (s *sleepWatch) look(boot, mono time.Duration) time.Duration {
-	was, known := s.apart, s.known
-	s.apart, s.known = boot-mono, true
-	if slept := s.apart - was; known && slept >= sleptAtLeast {
-		return slept
-	}
-	return 0
-}
-
-// readClocks reads both; where that cannot be done they never differ.
-func readClocks() (boot, mono time.Duration) {
-	var b, m unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &b) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &m) != nil {
+// since the last look, and by how much the time of day was put back; 0 if it was
+// not.
+func (s *clockWatch) look(c clocks) (slept, back time.Duration) {
+	was, known := *s, s.known
+	*s = clockWatch{apart: c.boot - c.mono, ahead: c.wall - c.boot, known: true}
+	if !known {
 		return 0, 0
 	}
-	return time.Duration(b.Nano()), time.Duration(m.Nano())
+	if slept = s.apart - was.apart; slept < sleptAtLeast {
+		slept = 0
+	}
+	if back = was.ahead - s.ahead; back < backAtLeast {
+		back = 0
+	}
+	return slept, back
+}
+
+// readClocks reads them; where that cannot be done they say nothing.
+func readClocks() clocks {
+	var b, m, w unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &b) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &m) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &w) != nil {
+		return clocks{}
+	}
+	return clocks{time.Duration(b.Nano()), time.Duration(m.Nano()), time.Duration(w.Nano())}
 }

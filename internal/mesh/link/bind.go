@@ -43,7 +43,7 @@ type Control interface {
 type Bind struct {
 	control Control
 	relay   *relay.Forwarder // nil if this node is no hub
-	epoch   uint32
+	epoch   atomic.Uint32
 	port    uint16 // the one that was asked for
 	plain   bool   // no offloads
 
@@ -85,13 +85,17 @@ func NewBind(c BindConfig) *Bind {
 	if now == nil {
 		now = time.Now
 	}
-	b := &Bind{now: now, begin: now(), control: c.Control, relay: c.Relay, epoch: c.Epoch, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
+	b := &Bind{now: now, begin: now(), control: c.Control, relay: c.Relay, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
+	b.epoch.Store(c.Epoch)
 	b.ring.Store(&wire.Keyring{})
 	b.former.Store(&wire.Keyring{})
 	b.peers.Store(&map[wire.ID]*peer{})
 	b.direct.Store(&map[netip.AddrPort]*peer{})
 	return b
 }
+
+// SetEpoch makes epoch what our frames carry.
+func (b *Bind) SetEpoch(epoch uint32) { b.epoch.Store(epoch) }
 
 // SetPeers makes the ids, all of them on the ring, the peers. Those that stay
 // keep their state.

@@ -101,7 +101,7 @@ func (b *Bind) transmit(p *peer, r path.Route, local netip.Addr, bufs [][]byte) 
 		return errNoRoute
 	}
 	return b.write(func(header, packet []byte) {
-		stamp := wire.Stamp{Epoch: b.epoch, Counter: hub.counter.Add(1)}
+		stamp := wire.Stamp{Epoch: b.epoch.Load(), Counter: hub.counter.Add(1)}
 		hub.pair.Load().PutForward(header, packet, p.id, stamp, 1)
 	}, bufs, line.Addr, line.Local)
 }

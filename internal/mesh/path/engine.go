@@ -57,10 +57,34 @@ func New(cfg Config) *Engine {
 	}
 	binary.BigEndian.PutUint64(e.secret[:8], cfg.Random())
 	binary.BigEndian.PutUint64(e.secret[8:], cfg.Random())
-	for e.epoch == 0 {
-		e.epoch = uint32(cfg.Random())
-	}
+	e.renew()
 	return e
+}
+
+// renew draws an epoch.
+func (e *Engine) renew() {
+	was := e.epoch
+	for e.epoch == 0 || e.epoch == was {
+		e.epoch = uint32(e.cfg.Random())
+	}
+}
+
+// Anew takes a new epoch, for the others to forget what they know of this run, as
+// when it ends. Whoever is in use, or relies on this node, is told at once.
+func (e *Engine) Anew(now time.Time) {
+	e.renew()
+	e.askDependents(now)
+	e.Moved(now)
+}
+
+// askDependents asks all who are relayed to from here.
+func (e *Engine) askDependents(now time.Time) {
+	for _, p := range e.all {
+		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
+			p.learn(now, Route{Addr: p.egress.Addr}).next = now
+			e.attend(p)
+		}
+	}
 }
 
 // Self is who this node is.
@@ -198,11 +222,8 @@ func (e *Engine) Rename(now time.Time, self wire.ID) {
 		for _, t := range p.tracks {
 			t.flights = t.flights[:0]
 		}
-		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
-			p.learn(now, Route{Addr: p.egress.Addr}).next = now
-			e.attend(p)
-		}
 	}
+	e.askDependents(now)
 	e.Moved(now)
 }
 

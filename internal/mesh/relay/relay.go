@@ -48,7 +48,7 @@ const (
 
 // Forwarder relays between its members. It is safe for concurrent use.
 type Forwarder struct {
-	epoch   uint32
+	epoch   atomic.Uint32
 	members atomic.Pointer[map[wire.ID]*member]
 	mu      sync.Mutex // of changes to members
 }
@@ -69,10 +69,14 @@ type member struct {
 
 // New returns a forwarder without members. The epoch is that of this run.
 func New(epoch uint32) *Forwarder {
-	f := &Forwarder{epoch: epoch}
+	f := &Forwarder{}
+	f.epoch.Store(epoch)
 	f.members.Store(&map[wire.ID]*member{})
 	return f
 }
+
+// SetOwnEpoch makes epoch what our own frames carry.
+func (f *Forwarder) SetOwnEpoch(epoch uint32) { f.epoch.Store(epoch) }
 
 // SetMembers makes the owners of pairs all that is relayed between. What is
 // known of those that stay is kept. Where a pair is another, because our own key
@@ -182,7 +186,7 @@ func (f *Forwarder) Forward(now time.Time, b []byte) (Hop, wire.Frame, Verdict) 
 	}
 	from.in.Add(uint64(len(b)))
 	to.out.Add(uint64(len(b)))
-	to.pair.PutDeliver(b, sender, wire.Stamp{Epoch: f.epoch, Counter: to.counter.Add(1)})
+	to.pair.PutDeliver(b, sender, wire.Stamp{Epoch: f.epoch.Load(), Counter: to.counter.Add(1)})
 	return *hop, frame, Sent
 }
 
