@@ -179,13 +179,8 @@ func (a *Agent) step(now time.Time) (next time.Time, look map[wire.ID]bool) {
 			next = g.at
 		}
 	}
-	for _, at := range a.heed {
-		if at.Before(next) {
-			next = at
-		}
-	}
-	if !a.rekeyAt.IsZero() && a.rekeyAt.Before(next) {
-		next = a.rekeyAt
+	if at := a.nextTurnLocked(); !at.IsZero() && at.Before(next) {
+		next = at
 	}
 	return next, look
 }

@@ -74,6 +74,7 @@ type Agent struct {
 	nodes    map[wire.ID]fleet.MeshNode // without ourselves; Key is that of the ID
 	speaks   map[fleet.NodeName]wire.ID // of nodes with two keys: the one it uses
 	heed     map[wire.ID]time.Time      // silent ones that were heard: when to shake hands
+	turns    map[wire.ID]time.Time      // silent ones that shook hands: when they are the node
 	restarts []wire.ID                  // to be done when mu is free
 	greet    map[wire.ID]greeting       // handshakes to look after
 	logged   map[wire.ID]path.Route     // the path last written to the log
@@ -94,6 +95,7 @@ func New(opt Options) *Agent {
 		nodes:  make(map[wire.ID]fleet.MeshNode),
 		speaks: make(map[fleet.NodeName]wire.ID),
 		heed:   make(map[wire.ID]time.Time),
+		turns:  make(map[wire.ID]time.Time),
 		logged: make(map[wire.ID]path.Route),
 		greet:  make(map[wire.ID]greeting),
 		seen:   make(map[wire.ID]*looked),

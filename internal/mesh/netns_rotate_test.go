@@ -205,10 +205,10 @@ func rotate(t *testing.T, who string) {
 	done := time.Now()
 	w.wait("a while", 5*time.Second, func() bool { return time.Since(done) > time.Second })
 	for name, f := range flows {
-		if n := f.lost() - before[name]; n > 0 {
-			t.Errorf("%s: %d pings lost, longest gap %v", name, n, f.gap(begin))
-		} else {
-			t.Logf("%s: none lost, longest gap %v", name, f.gap(begin))
+		n, gap := f.lost()-before[name], f.gap(begin)
+		t.Logf("%s: %d pings lost, longest gap %v", name, n, gap)
+		if n > 2*slack || gap > slack*time.Second { // none, but for what a busy machine loses by itself
+			t.Errorf("%s: %d pings lost, longest gap %v", name, n, gap)
 		}
 	}
 }

@@ -32,6 +32,11 @@ const rekeyAfter = 300 * time.Millisecond
 // hands by itself before we do.
 const heedAfter = 2 * rekeyAfter
 
+// turnAfter is how long data that was received before a node's first handshake with
+// its new key has to be opened: it loses its addresses then. WireGuard opens data and
+// answers handshakes on several cores, and a busy machine is late with either.
+const turnAfter = 20 * time.Millisecond
+
 var errOneKey = errors.New("not one WireGuard private key")
 
 // Take takes a private key of this node, which mesh.json will name next. It is
@@ -118,18 +123,39 @@ func (a *Agent) calledLocked(now time.Time, b []byte, from path.Source) {
 	}
 }
 
+// nextTurnLocked is when turn has something to do; zero for never.
+func (a *Agent) nextTurnLocked() time.Time {
+	next := a.rekeyAt
+	for _, times := range []map[wire.ID]time.Time{a.heed, a.turns} {
+		for _, at := range times {
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+		}
+	}
+	return next
+}
+
 // turn looks after nodes that have two keys.
 func (a *Agent) turn(now time.Time, looked map[wire.ID]bool) {
 	if !a.rekeyAt.IsZero() && !now.Before(a.rekeyAt) {
 		a.becomeNow(now)
 	}
+	var due []fleet.MeshNode
+	var turn []wire.ID
+	a.mu.Lock()
 	for id := range looked {
-		if a.bind.Spoke(id) {
-			a.turnTo(now, id)
+		if _, ok := a.turns[id]; !ok && a.bind.Spoke(id) {
+			a.turns[id] = now.Add(turnAfter)
+			a.poke()
 		}
 	}
-	var due []fleet.MeshNode
-	a.mu.Lock()
+	for id, at := range a.turns {
+		if !now.Before(at) {
+			turn = append(turn, id)
+			delete(a.turns, id)
+		}
+	}
 	for id, at := range a.heed {
 		if now.Before(at) {
 			continue
@@ -140,6 +166,9 @@ func (a *Agent) turn(now time.Time, looked map[wire.ID]bool) {
 		}
 	}
 	a.mu.Unlock()
+	for _, id := range turn {
+		a.turnTo(now, id)
+	}
 	for _, n := range due {
 		if err := a.dev.Greet(n.Key); err != nil {
 			a.log.Warn("no handshake", fieldPeer, n.Name, fieldError, err)
@@ -154,6 +183,9 @@ func (a *Agent) turnTo(now time.Time, id wire.ID) {
 	a.mu.Unlock()
 	if !ok {
 		return
+	}
+	if !a.bind.Spoke(id) {
+		return // the file says otherwise since
 	}
 	if err := a.dev.Give(n.Key, n.Next); err != nil {
 		a.log.Warn("addresses not moved", fieldPeer, n.Name, fieldError, err)

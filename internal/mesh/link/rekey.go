@@ -37,6 +37,7 @@ func (p *peer) speaks(b []byte, now time.Time) bool {
 	p.keep(b, now)
 	p.spoke.Store(true)
 	p.bind.control.Look(p.id)
+	p.bind.sendUnsent(p, now) // if it speaks just now
 	return true
 }
 

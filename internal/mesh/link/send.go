@@ -69,6 +69,9 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 	}
 	if err != nil && !wire.Transport(bufs[0]) {
 		p.keep(bufs[0], now)
+		if p.use.Load() != u { // there is a way just now, which found nothing to send
+			b.sendUnsent(p, now)
+		}
 	}
 	if err != nil && (errors.Is(err, errNoRoute) || Refused(err)) {
 		return nil // WireGuard would log each; the path engine sees and tells
