@@ -181,9 +181,9 @@ func (w *world) plain(ctx context.Context, program string, mtu int) (*tunnel, er
 	return t, nil
 }
 
-// large starts a node of a fleet with that many peers. Three are hubs, which
-// run; of the others there is nothing but the configuration.
-func (w *world) large(ctx context.Context, moggy string, peers int) (*node, error) {
+// large starts a node of a fleet with that many peers, and the three of them that
+// are hubs; of the others there is nothing but the configuration.
+func (w *world) large(ctx context.Context, moggy string, peers int) (map[string]*node, error) {
 	all := []*node{{name: "large", addr: "203.0.113.100"}}
 	for i := range peers {
 		n := &node{name: fmt.Sprint("n", i), addr: fmt.Sprintf("203.0.113.%d", 101+i%100), hub: i < 3}
@@ -193,7 +193,9 @@ func (w *world) large(ctx context.Context, moggy string, peers int) (*node, erro
 	if err != nil {
 		return nil, err
 	}
+	by := make(map[string]*node)
 	for _, n := range all[:min(4, len(all))] {
+		by[n.name] = n
 		if err := w.plug(n.name, n.addr); err != nil {
 			return nil, err
 		}
@@ -201,5 +203,5 @@ func (w *world) large(ctx context.Context, moggy string, peers int) (*node, erro
 			return nil, err
 		}
 	}
-	return all[0], nil
+	return by, nil
 }

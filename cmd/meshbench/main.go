@@ -20,13 +20,16 @@ import (
 
 // options are what is measured, and how long.
 type options struct {
-	moggy     string        // the programs
-	wireguard string        // wireguard-go
-	rounds    int           // of which the median counts
-	transfer  time.Duration // of one TCP stream
-	pings     int           // of one round
-	idle      time.Duration // how long the idle fleet's CPU time is counted; 0 for not
-	peers     int           // configured ones; 0 for not
+	moggy     string              // the programs
+	wireguard string              // wireguard-go
+	rounds    int                 // of which the median counts
+	enough    func(*results) bool // says after a round that no other is needed; nil for all
+	transfer  time.Duration       // of one TCP stream
+	omit      time.Duration       // of its beginning, not counted
+	wide      bool                // plain wireguard-go with its own MTU, too
+	pings     int                 // of one round
+	idle      time.Duration       // how long the idle fleet's CPU time is counted; 0 for not
+	peers     int                 // configured ones; 0 for not
 }
 
 func main() {
@@ -40,7 +43,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	var o options
+	o := options{omit: time.Second, wide: true}
 	flags := flag.NewFlagSet("meshbench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.moggy, "moggy", "bin/moggy", "the moggy to measure")
@@ -48,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each is measured; the median counts")
 	flags.DurationVar(&o.transfer, "transfer", 3*time.Second, "length of one TCP transfer")
 	flags.IntVar(&o.pings, "pings", 400, "echo requests per round")
-	flags.DurationVar(&o.idle, "idle", 30*time.Second, "how long CPU time of the idle fleet is counted")
+	flags.DurationVar(&o.idle, "idle", 30*time.Second, "how long CPU time of the idle fleet is counted; 0 for not at all")
 	flags.IntVar(&o.peers, "peers", 1000, "configured peers of the large fleet")
 	asJSON := flags.Bool("json", false, "print the figures as JSON")
 	if err := flags.Parse(args); err != nil {

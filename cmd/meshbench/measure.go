@@ -52,7 +52,7 @@ type results struct {
 	Loaded    map[string]memory  `json:"loaded_mb"` // after the transfers
 	PlainIdle memory             `json:"plain_idle_mb"`
 	PlainLoad memory             `json:"plain_loaded_mb"`
-	Large     memory             `json:"large_mb"`
+	Large     map[string]memory  `json:"large_mb"` // one node and its hubs
 	CPU       map[string]float64 `json:"idle_cpu_percent"`
 	LargeCPU  float64            `json:"large_idle_cpu_percent"`
 }
@@ -80,16 +80,19 @@ func measure(ctx context.Context, o options, log io.Writer) (*results, error) {
 	}
 	if o.peers > 0 {
 		fmt.Fprintln(log, o.peers, "configured peers")
-		n, err := w.large(ctx, o.moggy, o.peers)
+		all, err := w.large(ctx, o.moggy, o.peers)
 		if err != nil {
 			return nil, err
 		}
-		cpu, err := cpuOver(ctx, max(o.idle, 5*time.Second), map[string]*node{"large": n})
+		if err := pause(ctx, 2*time.Second); err != nil { // it just started
+			return nil, err
+		}
+		cpu, err := cpuOver(ctx, o.idle, all)
 		if err != nil {
 			return nil, err
 		}
-		r.LargeCPU = cpu["large"]
-		if r.Large, err = memoryOf(n.pid); err != nil {
+		r.LargeCPU = most(cpu)
+		if r.Large, err = memories(all); err != nil {
 			return nil, err
 		}
 	}
@@ -113,6 +116,12 @@ func (r *results) idle(ctx context.Context, o options, fleet map[string]*node, l
 	return err
 }
 
+// turn is one way from a machine to another, and where its figures go.
+type turn struct {
+	from, to, addr string
+	mbit, rtt      *series
+}
+
 // load measures throughput and latency. Everybody takes their turn in each
 // round, and every second round goes the other way.
 func (r *results) load(ctx context.Context, o options, w *world, fleet map[string]*node, log io.Writer) error {
@@ -120,18 +129,17 @@ func (r *results) load(ctx context.Context, o options, w *world, fleet map[strin
 	if err != nil {
 		return err
 	}
-	plain14, err := w.plain(ctx, o.wireguard, plainMTU)
-	if err != nil {
-		return err
-	}
-	turns := []struct {
-		from, to, addr string
-		mbit, rtt      *series
-	}{
+	turns := []turn{
 		{"a", "b", plain.to, &r.Plain, &r.PlainRTT},
 		{"a", "b", fleet["b"].mesh.String(), &r.Direct, &r.DirectRTT},
 		{"c", "d", fleet["d"].mesh.String(), &r.Relayed, &r.RelayedRTT},
-		{"a", "b", plain14.to, &r.Plain14, nil},
+	}
+	if o.wide {
+		wide, err := w.plain(ctx, o.wireguard, plainMTU)
+		if err != nil {
+			return err
+		}
+		turns = append(turns, turn{"a", "b", wide.to, &r.Plain14, nil})
 	}
 	for _, t := range turns {
 		// The first packets make the session.
@@ -143,23 +151,14 @@ func (r *results) load(ctx context.Context, o options, w *world, fleet map[strin
 		return err
 	}
 	for round := range o.rounds {
+		if round > 0 && o.enough != nil && o.enough(r) {
+			break
+		}
 		fmt.Fprintln(log, "round", round+1, "of", o.rounds)
 		for _, t := range turns {
-			if t.rtt == nil {
-				continue
-			}
-			ms, err := w.ping(ctx, t.from, t.addr, o.pings)
-			if err != nil {
+			if err := w.take(ctx, t, o); err != nil {
 				return err
 			}
-			*t.rtt = append(*t.rtt, ms)
-		}
-		for _, t := range turns {
-			mbit, err := w.iperf(ctx, t.from, t.to, t.addr, o.transfer)
-			if err != nil {
-				return err
-			}
-			*t.mbit = append(*t.mbit, mbit)
 		}
 		slices.Reverse(turns)
 	}
@@ -170,9 +169,26 @@ func (r *results) load(ctx context.Context, o options, w *world, fleet map[strin
 	return err
 }
 
+// take takes the figures of one turn.
+func (w *world) take(ctx context.Context, t turn, o options) error {
+	if t.rtt != nil {
+		ms, err := w.ping(ctx, t.from, t.addr, o.pings)
+		if err != nil {
+			return err
+		}
+		*t.rtt = append(*t.rtt, ms)
+	}
+	mbit, err := w.iperf(ctx, t.from, t.to, t.addr, o)
+	if err != nil {
+		return err
+	}
+	*t.mbit = append(*t.mbit, mbit)
+	return nil
+}
+
 // iperf is the throughput of one TCP stream, in Mbit/s as received.
-func (w *world) iperf(ctx context.Context, from, to, addr string, length time.Duration) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, length+10*time.Second)
+func (w *world) iperf(ctx context.Context, from, to, addr string, o options) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.transfer+o.omit+20*time.Second)
 	defer cancel()
 	server := w.command(ctx, to, "iperf3", "-s", "-1", "--forceflush", "-B", addr)
 	out, err := server.StdoutPipe()
@@ -189,7 +205,7 @@ func (w *world) iperf(ctx context.Context, from, to, addr string, length time.Du
 		}
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
-	text, err := w.command(ctx, from, "iperf3", "-c", addr, "-J", "-O", "1", "-t", strconv.Itoa(int(length.Seconds()))).Output()
+	text, err := w.command(ctx, from, "iperf3", "-c", addr, "-J", "-O", strconv.Itoa(int(o.omit.Seconds())), "-t", strconv.Itoa(int(o.transfer.Seconds()))).Output()
 	var report struct {
 		Error string
 		End   struct {
@@ -263,6 +279,9 @@ const tick = 10 * time.Millisecond
 
 // cpuOver is the CPU time that each takes while d passes, in percent of a core.
 func cpuOver(ctx context.Context, d time.Duration, fleet map[string]*node) (map[string]float64, error) {
+	if d == 0 {
+		return nil, nil
+	}
 	before := make(map[string]time.Duration)
 	for name, n := range fleet {
 		t, err := cpuOf(n.pid)
@@ -280,9 +299,7 @@ func cpuOver(ctx context.Context, d time.Duration, fleet map[string]*node) (map[
 		if err != nil {
 			return nil, err
 		}
-		if d > 0 {
-			percent[name] = 100 * float64(t-before[name]) / float64(d)
-		}
+		percent[name] = 100 * float64(t-before[name]) / float64(d)
 	}
 	return percent, nil
 }
