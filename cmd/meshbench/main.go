@@ -57,8 +57,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if o.wireguard == "" {
+	switch {
+	case o.wireguard == "":
 		return errors.New("-wireguard-go: no program given")
+	case o.rounds < 1 || o.pings < 1:
+		return errors.New("-rounds, -pings: at least one")
+	case o.transfer < time.Second:
+		return errors.New("-transfer: at least a second")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
