@@ -138,11 +138,10 @@ func toRotate(d *deploy.Deployment, args []string, all bool) ([]fleet.NodeName, 
 	}
 	var names []fleet.NodeName
 	if !all {
-		name := fleet.NodeName(args[0])
-		if _, listed := d.Fleet.Node(name); !listed {
-			return nil, hint.New(fmt.Sprintf("there is no node %s in the file", name), "moggy status lists them")
+		var err error
+		if names, err = cli.Named(d.Fleet, args[0]); err != nil {
+			return nil, err
 		}
-		names = append(names, name)
 	}
 	for _, under := range []bool{true, false} {
 		for _, n := range d.Fleet.Nodes {
