@@ -31,6 +31,9 @@ type capture struct {
 	bytes   int
 }
 
+// loopback is the index of the first interface of any namespace.
+const loopback = 1
+
 // captured is one IP packet.
 type captured struct {
 	out  bool // this machine sent it
@@ -83,7 +86,7 @@ func (c *capture) read(stop chan struct{}, answers bool, keep int) {
 			continue // nothing came within the time
 		}
 		at, ok := from.(*unix.SockaddrLinklayer)
-		if !ok || at.Pkttype == unix.PACKET_LOOPBACK {
+		if !ok || at.Ifindex == loopback {
 			continue
 		}
 		if _, src, _ := datagram(b[:n]); answers && src != testPort {

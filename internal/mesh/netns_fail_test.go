@@ -63,26 +63,37 @@ func (f *flow) gap(since time.Time) time.Duration {
 }
 
 // TestNetnsReload takes a new configuration over while data flows: nothing may
-// be lost, and a node that was removed is cut off.
+// be lost, and a node that was removed is cut off: hubs and others refuse its key,
+// and answer nothing that it sends.
 func TestNetnsReload(t *testing.T) {
 	w, hub1, hub2, ari, bianco := cats(t)
+	maco := w.public("maco", false, "203.0.113.14", "2001:db8::14") // no hub, and reached without any
 	w.startAll()
 	f := bianco.flow(hub1)
 	w.wait("bianco and hub1 talk", 10*time.Second, func() bool { return bianco.path(hub1).RTTMicro > 0 })
 	if lost, out := ari.ping(hub2.node.V4, 5, "0.2"); lost > 1 {
 		t.Fatalf("ari to hub2: %d lost\n%s", lost, out)
 	}
+	for _, other := range []*machine{maco, bianco} {
+		if lost, out := ari.ping(other.node.V4, 5, "0.2"); lost > 1 {
+			t.Fatalf("ari to %s: %d lost\n%s", other.name, lost, out)
+		}
+	}
 	begin := time.Now()
 	before := w.handshake(bianco, hub1)
 	c := w.without(ari)
-	for _, m := range []*machine{hub1, hub2, bianco} {
+	rest := []*machine{hub1, hub2, bianco, maco}
+	for _, m := range rest {
 		m.write(c)
 		m.reload()
 	}
-	w.wait("hub1 has forgotten ari", 5*time.Second, func() bool {
-		s, err := hub1.status("")
-		return err == nil && len(s.Peers) == 2
+	w.wait("all have forgotten ari", 5*time.Second, func() bool {
+		return !slices.ContainsFunc(rest, func(m *machine) bool {
+			s, err := m.status("")
+			return err != nil || len(s.Peers) != len(rest)-1
+		})
 	})
+	answers := w.capture("ari", true, 10)
 	w.wait("a while", 3*time.Second, func() bool { return time.Since(begin) > 1500*time.Millisecond })
 	if gap := f.gap(begin); gap > slack*400*time.Millisecond {
 		t.Errorf("silent for %v over the reload", gap)
@@ -90,8 +101,13 @@ func TestNetnsReload(t *testing.T) {
 	if after := w.handshake(bianco, hub1); after != before {
 		t.Errorf("bianco and hub1 shook hands again: %s, before %s", after, before)
 	}
-	if lost, _ := ari.ping(hub2.node.V4, 3, "0.2"); lost < 3 {
-		t.Errorf("ari was removed, and %d of 3 pings were answered", 3-lost)
+	for _, m := range rest {
+		if lost, _ := ari.ping(m.node.V4, 2, "0.2"); lost < 2 {
+			t.Errorf("ari was removed, and %s answered %d of 2 pings", m.name, 2-lost)
+		}
+	}
+	if n, _ := answers.counted(); n > 0 {
+		t.Errorf("ari was removed, and got %d datagrams", n)
 	}
 	// A configuration that makes no sense leaves the old one in force.
 	bad := c
