@@ -9,7 +9,7 @@ GO      ?= go
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help up down build binaries test unit lab-test test-faults lint fmt fuzz bench bench-mesh deps clean
+.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh deps clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,10 @@ unit:            ## the tests that need neither root nor a lab
 
 lab-test: deps build ## the tests on real machines and in real namespaces; needs root
 	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
+
+test-mesh: deps  ## the mesh under every trouble, many times, in namespaces: failover 50 times (MOGGY_MESH_RUNS), hostile input, NATs; needs root, 2 hours
+	MOGGY_MESH=all MOGGY_MESH_RUNS=$(MOGGY_MESH_RUNS) $(GO) test -count 1 -timeout 240m -v -run '^TestNetns(MTU|Failover|Hubs|Hostile|NATs|HubReadsNothing|Reload|PeerRestart)$$' ./internal/mesh
+	$(GO) test -count 1 -timeout 60m -v -run '^TestFailover$$' ./internal/mesh/sim -runs 50
 
 test-faults: deps build ## every fault that a change must survive, on real machines: about half an hour; FAULT=name for one
 	MOGGY_FAULTS=all MOGGY_FAULT=$(FAULT) $(GO) test -count 1 -timeout 90m -v -run '^TestLab(Faults|Skew|NodeBack|Rotate)$$' ./cmd/moggy

@@ -33,8 +33,8 @@ func newPathCommand(a *app) *cobra.Command {
 		Short: "Show how one node reaches another, and why not a better way",
 		Long: `Path asks a node, over ssh, how it reaches another over the mesh: which path is in
 use and since when, its round-trip time and loss; then every other way: how long
-ago it was proven, or why it cannot be used as far as the node knows. All ways
-are probed first. Each direction is chosen by its own sender: ask both.`,
+ago it was proven, or why it cannot be used as far as the node knows; and how much
+of their traffic each hub relayed. All ways are probed first. Each direction is chosen by its own sender: ask both.`,
 		Example: `  moggy path bianco ari
   moggy path bianco ari --json | jq '.to.ways'`,
 		Args: func(_ *cobra.Command, args []string) error {

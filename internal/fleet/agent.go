@@ -122,8 +122,12 @@ type Way struct {
 	HeardMs  int64          `json:"heard_ms,omitempty"` // since the last answer
 	Loss     float64        `json:"loss,omitempty"`
 	HeldSec  int64          `json:"held_s,omitempty"` // not returned to for so long
-	Tried    int64          `json:"tried,omitempty"`  // Unix seconds of the last attempt to punch through; 0: never
-	Why      string         `json:"why,omitempty"`    // it cannot be used, as far as is known
+	// Of a relay: what it carried of the traffic with the peer since the agent
+	// started, in bytes of WireGuard's messages.
+	RxBytes uint64 `json:"rx_bytes,omitempty"`
+	TxBytes uint64 `json:"tx_bytes,omitempty"`
+	Tried   int64  `json:"tried,omitempty"` // Unix seconds of the last attempt to punch through; 0: never
+	Why     string `json:"why,omitempty"`   // it cannot be used, as far as is known
 }
 
 // WayState says what one way is worth.

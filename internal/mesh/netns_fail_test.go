@@ -148,7 +148,11 @@ func TestNetnsPeerRestart(t *testing.T) {
 		w.wait(name, restartWithin, func() bool { lost, _ := m.ping(ari.node.V4, 1, "0.2"); return lost == 0 })
 	}
 	for name, f := range map[string]*flow{"hub1 to ari": direct, "bianco to ari": relayed} {
-		t.Logf("%s: talking again %v after its agent was up (%v)", name, f.gap(begin)-up, up)
+		again := f.gap(begin) - up
+		t.Logf("%s: talking again %v after its agent was up (%v)", name, again, up)
+		if wanted := 1500 * time.Millisecond; thorough() && again > wanted {
+			t.Errorf("%s: talking again after %v, want %v", name, again, wanted)
+		}
 	}
 }
 

@@ -52,6 +52,12 @@ func TestNetnsVisible(t *testing.T) {
 	if p.Ways[2].State != fleet.WayUsed || p.Ways[2].Via != p.Via {
 		t.Errorf("ways %+v, want the one by %s in use", p.Ways, p.Via)
 	}
+	if w := p.Ways[2]; w.TxBytes == 0 || w.RxBytes == 0 || w.TxBytes > p.TxBytes+p.Ways[3].TxBytes {
+		t.Errorf("%+v relayed %d bytes there and %d back, of %d and %d", w, w.TxBytes, w.RxBytes, p.TxBytes, p.RxBytes)
+	}
+	if n, m := bianco.logged("msg=path peer=ari "), bianco.logged("path=relayed"); n == 0 || m == 0 {
+		t.Error("bianco's log has no line for its path to ari")
+	}
 	via := hub1
 	if p.Via == "hub2" {
 		via = hub2

@@ -21,7 +21,13 @@ func (a *Agent) ways(now time.Time, peer fleet.NodeName) []fleet.Way {
 			continue
 		}
 		v, _ := a.engine.View(now, id)
-		return waysOf(now, v, self.Name, peer, func(hub wire.ID) fleet.NodeName { return a.nodes[hub].Name })
+		out := waysOf(now, v, self.Name, peer, func(hub wire.ID) fleet.NodeName { return a.nodes[hub].Name })
+		for hub, h := range a.nodes {
+			if i := slices.IndexFunc(out, func(w fleet.Way) bool { return w.Via == h.Name }); i >= 0 {
+				out[i].RxBytes, out[i].TxBytes = a.bind.RelayedBy(id, hub)
+			}
+		}
+		return out
 	}
 	return nil
 }

@@ -109,6 +109,9 @@ func (p Path) wayText(w fleet.Way, c term.Palette) string {
 	if w.HeldSec > 0 && w.State != fleet.WayUsed {
 		add("held back for another %s", Span(time.Duration(w.HeldSec)*time.Second))
 	}
+	if w.TxBytes+w.RxBytes > 0 {
+		add("relayed %s there, %s back", volume(w.TxBytes), volume(w.RxBytes))
+	}
 	text := strings.Join(parts, "; ")
 	if w.RTTMicro > 0 {
 		loss := ""
@@ -125,6 +128,21 @@ func milliseconds(micro int64) string {
 		return fmt.Sprintf("%.1f ms", float64(micro)/1000)
 	}
 	return fmt.Sprintf("%d ms", micro/1000)
+}
+
+// volume is a number of bytes.
+func volume(n uint64) string {
+	size, unit := float64(n), "B"
+	for _, next := range []string{"kB", "MB", "GB", "TB"} {
+		if size < 1000 {
+			break
+		}
+		size, unit = size/1000, next
+	}
+	if unit == "B" || size >= 100 {
+		return fmt.Sprintf("%.0f %s", size, unit)
+	}
+	return fmt.Sprintf("%.1f %s", size, unit)
 }
 
 func ago(d time.Duration) string {

@@ -18,7 +18,7 @@ func TestPath(t *testing.T) {
 			Ways: []fleet.Way{
 				{Path: fleet.PathDirectV6, State: fleet.WayNone, Why: "bianco has none"},
 				{Path: fleet.PathDirectV4, State: fleet.WayUntold, Why: "both are behind NAT that maps per destination", Tried: tried},
-				{Path: fleet.PathRelayed, Via: "miki", State: fleet.WayUsed, RTTMicro: 48_200, HeardMs: 300},
+				{Path: fleet.PathRelayed, Via: "miki", State: fleet.WayUsed, RTTMicro: 48_200, HeardMs: 300, TxBytes: 1_234_567, RxBytes: 99},
 				{Path: fleet.PathRelayed, Via: "cosmo", State: fleet.WaySpare, RTTMicro: 51_000, HeardMs: 400},
 				{Path: fleet.PathRelayed, Via: "maco", State: fleet.WayProven, RTTMicro: 51_900, HeardMs: 900, Loss: 0.125},
 			},
@@ -44,5 +44,15 @@ func TestPath(t *testing.T) {
 			}
 			golden(t, filepath.Join("testdata", strings.ReplaceAll(name, " ", "-")+".txt"), b.String())
 		})
+	}
+}
+
+func TestPathsTellLoss(t *testing.T) {
+	got := Paths([]fleet.PeerStatus{
+		{Name: "ari", Path: fleet.PathDirectV6, RTTMicro: 12_000, HeardMs: 1, Loss: 0.125},
+		{Name: "bianco", Path: fleet.PathRelayed, Via: "cosmo", RTTMicro: 48_000, HeardMs: 1, Loss: 0.004},
+	})
+	if want := "direct v6: ari 12ms (12 % lost); by cosmo: bianco 48ms"; got != want {
+		t.Errorf("says %q, want %q", got, want)
 	}
 }

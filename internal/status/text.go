@@ -70,6 +70,9 @@ func Paths(peers []fleet.PeerStatus) string {
 		switch {
 		case p.Known():
 			name += " " + rtt(p.RTTMicro)
+			if p.Loss >= 0.01 {
+				name += fmt.Sprintf(" (%.0f %% lost)", 100*p.Loss)
+			}
 		case p.Path != fleet.PathNone && p.RTTMicro > 0: // it was so then
 			name += " (" + Span(time.Duration(p.HeardMs)*time.Millisecond) + " ago)"
 		}

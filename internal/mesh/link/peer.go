@@ -56,9 +56,12 @@ type peer struct {
 	names [indexes]uint32 // ours for keys, which the peer knows; guarded by bind.namesMu
 	name  int             // the next of them
 
+	lastShare atomic.Pointer[share]
+
 	mu      sync.Mutex // of what follows
 	unsent  []byte     // a handshake message that there was no way for
 	stuckAt time.Time
+	shares  []*share
 }
 
 var _ conn.Endpoint = (*peer)(nil)
@@ -152,6 +155,9 @@ const lookAgain = 50 * time.Millisecond
 // peer leaves the route that we use.
 func (p *peer) heard(r path.Route, size int, now int64) {
 	p.rxBytes.Add(uint64(size))
+	if !r.Direct() {
+		p.by(r.Hub).rx.Add(uint64(size))
+	}
 	if p.use.Load().Route == r {
 		p.lastRx.Store(now)
 		return

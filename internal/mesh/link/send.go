@@ -57,15 +57,15 @@ func (b *Bind) sendPeer(p *peer, bufs [][]byte) error {
 		return nil
 	}
 	u := p.use.Load()
-	err := b.transmit(p, u.Route, u.Local, bufs)
+	err := b.carry(p, u.Route, u.Local, bufs, size)
 	switch {
 	case u.Spare.IsZero():
 	case err != nil:
 		// Refused on this machine (EPERM by a firewall, no route): no need to
 		// wait for probes to find out.
-		err = b.transmit(p, u.Spare, netip.Addr{}, bufs)
+		err = b.carry(p, u.Spare, netip.Addr{}, bufs, size)
 	case u.Hedge && wire.Transport(bufs[0]):
-		_ = b.transmit(p, u.Spare, netip.Addr{}, bufs) // the first copy is on its way
+		_ = b.carry(p, u.Spare, netip.Addr{}, bufs, size) // the first copy is on its way
 	}
 	if err != nil && !wire.Transport(bufs[0]) {
 		p.keep(bufs[0], now)
