@@ -97,7 +97,7 @@ func (pair *Pair) openCall(b []byte) (CallMe, error) {
 // Keyring holds the keys between this node and all others. It is immutable;
 // With makes the next one.
 type Keyring struct {
-	priv  PrivateKey
+	self  identity
 	pairs map[ID]*Pair
 }
 

@@ -52,7 +52,7 @@ type JoinKeys struct {
 
 // InvitationKeys derives them at the hub.
 func InvitationKeys(hub PrivateKey, invitation fleet.Key) (*JoinKeys, error) {
-	secret, err := hub.shared(invitation)
+	secret, err := newIdentity(hub).shared(invitation)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func InvitationKeys(hub PrivateKey, invitation fleet.Key) (*JoinKeys, error) {
 
 // TokenKeys derives them at the machine that joins.
 func TokenKeys(invitation PrivateKey, hub fleet.Key) (*JoinKeys, error) {
-	secret, err := invitation.shared(hub)
+	secret, err := newIdentity(invitation).shared(hub)
 	if err != nil {
 		return nil, err
 	}

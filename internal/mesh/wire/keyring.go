@@ -3,7 +3,7 @@ package wire
 import "github.com/moggyfleet/moggy/internal/fleet"
 
 // NewKeyring returns a ring without peers.
-func NewKeyring(priv PrivateKey) *Keyring { return &Keyring{priv: priv} }
+func NewKeyring(priv PrivateKey) *Keyring { return &Keyring{self: newIdentity(priv)} }
 
 // Self is our own public key.
 func (k *Keyring) Self() fleet.Key { return k.priv.Public() }
@@ -11,16 +11,15 @@ func (k *Keyring) Self() fleet.Key { return k.priv.Public() }
 // With returns a ring for exactly those peers. Pairs that k has are kept; a key
 // that is unusable, or our own, is left out and returned.
 func (k *Keyring) With(peers []fleet.Key) (next *Keyring, bad []fleet.Key) {
-	next = &Keyring{priv: k.priv, pairs: make(map[ID]*Pair, len(peers))}
-	self := k.priv.Public()
+	next = &Keyring{self: k.self, pairs: make(map[ID]*Pair, len(peers))}
 	for _, key := range peers {
 		id := IDOf(key)
 		if old, ok := k.pairs[id]; ok && old.PeerKey == key {
 			next.pairs[id] = old
 			continue
 		}
-		pair, err := NewPair(k.priv, key)
-		if err != nil || key == self {
+		pair, err := k.self.pair(key)
+		if err != nil || key == k.self.public {
 			bad = append(bad, key)
 			continue
 		}

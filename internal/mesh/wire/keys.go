@@ -87,26 +87,45 @@ func (k PrivateKey) String() string { return "(private key)" }
 func (k PrivateKey) GoString() string { return "(private key)" }
 
 // Public returns the public half.
-func (k PrivateKey) Public() fleet.Key {
-	// Every 32 bytes are a private key of X25519: this cannot fail.
-	p, err := ecdh.X25519().NewPrivateKey(k[:])
+func (k PrivateKey) Public() fleet.Key { return newIdentity(k).public }
+
+// identity is a private key made ready for use: most of what a pair costs is to
+// work out the public half.
+type identity struct {
+	key    *ecdh.PrivateKey
+	public fleet.Key
+	id     ID
+}
+
+func newIdentity(k PrivateKey) identity {
+	key, err := ecdh.X25519().NewPrivateKey(k[:])
 	if err != nil {
-		return fleet.Key{}
+		panic(err) // every 32 bytes are a private key of X25519
 	}
-	return fleet.Key(p.PublicKey().Bytes())
+	public := fleet.Key(key.PublicKey().Bytes())
+	return identity{key, public, IDOf(public)}
 }
 
 // shared is X25519. It refuses keys of low order.
-func (k PrivateKey) shared(peer fleet.Key) ([]byte, error) {
-	priv, err := ecdh.X25519().NewPrivateKey(k[:])
-	if err != nil {
-		return nil, err
-	}
+func (n identity) shared(peer fleet.Key) ([]byte, error) {
 	pub, err := ecdh.X25519().NewPublicKey(peer[:])
 	if err != nil {
 		return nil, err
 	}
-	return priv.ECDH(pub)
+	return n.key.ECDH(pub)
+}
+
+// pair derives the keys between n and peer.
+func (n identity) pair(peer fleet.Key) (*Pair, error) {
+	secret, err := n.shared(peer)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", peer, err)
+	}
+	return &Pair{
+		Self: n.id, Peer: IDOf(peer), PeerKey: peer,
+		in:  directedKeys(secret, peer, n.public),
+		out: directedKeys(secret, n.public, peer),
+	}, nil
 }
 
 // derive gives the key for what label says, from one sender to one receiver.
@@ -151,16 +170,7 @@ type Pair struct {
 // NewPair derives the keys between the owner of priv and peer. The error says
 // that peer is no usable public key.
 func NewPair(priv PrivateKey, peer fleet.Key) (*Pair, error) {
-	secret, err := priv.shared(peer)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", peer, err)
-	}
-	self := priv.Public()
-	return &Pair{
-		Self: IDOf(self), Peer: IDOf(peer), PeerKey: peer,
-		in:  directedKeys(secret, peer, self),
-		out: directedKeys(secret, self, peer),
-	}, nil
+	return newIdentity(priv).pair(peer)
 }
 
 func mac(key *[32]byte, b []byte) [macSize]byte {
