@@ -12,10 +12,6 @@ import (
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
-// lookEvery is how often traffic is looked at while it flows: often enough for
-// path.Suspect to mean something.
-const lookEvery = 40 * time.Millisecond
-
 // A handshake may lack an answer for greetAfter, beyond two round trips of a path
 // that was just proven, before it is begun anew: either half of it may have gone
 // where nobody was yet. It is, greetTries times, after twice as long each.
@@ -154,26 +150,8 @@ func (a *Agent) step(now time.Time) (next time.Time, look map[wire.ID]bool) {
 		a.engine.Traffic(now, id, a.trafficLocked(now, id))
 		a.attendLocked(now, id)
 	}
-	soon := false
-	for id, flowing := range a.engine.Awake(now) {
-		if !look[id] {
-			a.engine.Traffic(now, id, a.trafficLocked(now, id))
-		}
-		if !flowing {
-			a.bind.Quiet(id)
-		}
-		soon = soon || flowing
-	}
-	for id := range look {
-		if !a.engine.IsAwake(id) {
-			a.bind.Quiet(id)
-		}
-	}
 	next = a.engine.Advance(now)
 	a.carryOutLocked(now)
-	if soon && next.Sub(now) > lookEvery {
-		next = now.Add(lookEvery)
-	}
 	for _, g := range a.greet {
 		if g.at.Before(next) {
 			next = g.at
@@ -277,6 +255,8 @@ func (a *Agent) carryOutLocked(now time.Time) {
 		case path.Proven:
 			after := 2*d.RTT + greetAfter
 			a.greet[d.Peer] = greetingIn(now, after)
+		case path.Quiet:
+			a.bind.Quiet(d.Peer)
 		case path.Restarted:
 			a.restarts = append(a.restarts, d.Peer)
 		}

@@ -181,9 +181,10 @@ func (a *Agent) start() error {
 		return err
 	}
 	a.engine = path.New(path.Config{
-		Self:   wire.IDOf(a.key.Public()),
-		Random: random64,
-		PadTo:  uint16(min(conf.MTU+32, wire.MaxProbeSize)),
+		Self:    wire.IDOf(a.key.Public()),
+		Random:  random64,
+		Traffic: a.trafficLocked,
+		PadTo:   uint16(min(conf.MTU+32, wire.MaxProbeSize)),
 	})
 	a.ring = wire.NewKeyring(a.key)
 	a.relay = relay.New(a.engine.Epoch())
@@ -249,7 +250,7 @@ func (a *Agent) apply() error {
 	if id := wire.IDOf(a.key.Public()); id != a.engine.Self() {
 		a.engine.Rename(time.Now(), id)
 	}
-	a.engine.SetPeers(time.Now(), r.candidates)
+	a.engine.SetPeers(time.Now(), path.NewDirectory(r.candidates))
 	a.carryOutLocked(time.Now())
 	a.mu.Unlock()
 	a.poke()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/mesh/path"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
 // Status is how things stand.
@@ -100,18 +101,18 @@ func (s *server) run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// getStatus answers GET /status. With ?probe=1 every peer is tried first, for
-// at most probeFor: what is idle is not known otherwise.
+// getStatus answers GET /status. With ?probe=1 the peers are tried first, for at
+// most probeFor: what is idle is not known otherwise.
 func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("probe") != "" {
-		a.probeAll(r.Context())
+		a.probe(r.Context(), a.worthProbing())
 	}
 	writeJSON(w, a.Status())
 }
 
 // getWays answers GET /ways/{peer}: all ways to one peer, probed first.
 func (a *Agent) getWays(w http.ResponseWriter, r *http.Request) {
-	a.probeAll(r.Context())
+	a.probe(r.Context(), a.idOf(fleet.NodeName(r.PathValue("peer"))))
 	for _, p := range a.Status().Peers {
 		if string(p.Name) == r.PathValue("peer") {
 			p.Ways = a.ways(time.Now(), p.Name)
@@ -182,43 +183,61 @@ func (a *Agent) postKey(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-const probeFor = time.Second
+const (
+	probeFor = time.Second
+	// probeMost is how many peers a question wakes: in a fleet of a thousand
+	// that asks every node, a million pairs would talk else.
+	probeMost = 64
+)
 
-// probeAll wakes every peer, and waits until each has answered or time is up.
-func (a *Agent) probeAll(ctx context.Context) {
+// worthProbing are the peers to try before saying how things stand: all of a
+// small fleet, and of a large one those that there is traffic with.
+func (a *Agent) worthProbing() (ids []wire.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id := range a.nodes {
+		if (len(a.nodes) <= probeMost || a.engine.IsAwake(id)) && !a.silentLocked(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// idOf is the peer of that name; none if there is no such.
+func (a *Agent) idOf(name fleet.NodeName) (ids []wire.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, n := range a.nodes {
+		if n.Name == name && !a.silentLocked(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// probe wakes peers, and waits until each has answered or time is up.
+func (a *Agent) probe(ctx context.Context, ids []wire.ID) {
 	begin := time.Now()
 	a.mu.Lock()
-	for id := range a.nodes {
+	for _, id := range ids {
 		a.engine.Traffic(begin, id, path.Traffic{Tx: begin})
 	}
 	a.mu.Unlock()
 	a.poke()
 	ctx, cancel := context.WithTimeout(ctx, probeFor)
 	defer cancel()
-	for tick := time.NewTicker(20 * time.Millisecond); ; {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for len(ids) > 0 {
 		select {
 		case <-ctx.Done():
-			tick.Stop()
 			return
 		case <-tick.C:
-			if a.provenSince(begin) {
-				tick.Stop()
-				return
-			}
+			a.mu.Lock()
+			ids = slices.DeleteFunc(ids, func(id wire.ID) bool { return a.engine.Proven(id, begin) })
+			a.mu.Unlock()
 		}
 	}
-}
-
-func (a *Agent) provenSince(t time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := time.Now()
-	for id := range a.nodes {
-		if v, ok := a.engine.View(now, id); ok && v.Current().LastEcho.Before(t) && !a.silentLocked(id) {
-			return false
-		}
-	}
-	return true
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -20,7 +20,7 @@ func (a *Agent) ways(now time.Time, peer fleet.NodeName) []fleet.Way {
 		if n.Name != peer || a.silentLocked(id) {
 			continue
 		}
-		v, _ := a.engine.View(now, id)
+		v, _ := a.engine.Explain(now, id)
 		out := waysOf(now, v, self.Name, peer, func(hub wire.ID) fleet.NodeName { return a.nodes[hub].Name })
 		for hub, h := range a.nodes {
 			if i := slices.IndexFunc(out, func(w fleet.Way) bool { return w.Via == h.Name }); i >= 0 {

@@ -8,24 +8,31 @@ import (
 )
 
 // Advance does what is due at now, and returns when to call it next; sooner if
-// traffic starts with a peer that was quiet.
+// traffic starts with a peer that was quiet. What it costs depends on how many
+// peers something is due for.
 func (e *Engine) Advance(now time.Time) time.Time {
-	next := now.Add(time.Minute)
-	for _, p := range slices.Clone(e.busy) {
+	for len(e.timers) > 0 && !e.timers[0].due.After(now) {
+		p := e.timers[0]
+		e.rest(p)
 		due := e.advance(now, p)
-		if due.IsZero() {
-			e.rest(p)
-			continue
+		e.rest(p) // that knows of all that was asked for meanwhile
+		if !due.IsZero() {
+			e.look(p, maxTime(due, now.Add(time.Millisecond)))
 		}
-		if due.Before(next) {
-			next = due
-		}
+	}
+	next := now.Add(time.Minute)
+	if len(e.timers) > 0 {
+		next = minTime(next, e.timers[0].due)
 	}
 	return maxTime(next, now.Add(time.Millisecond))
 }
 
-// advance returns the zero time when nothing more is to be done for p.
+// advance returns when something is to be done for p again; the zero time when
+// there is nothing, and all that was known of it is forgotten.
 func (e *Engine) advance(now time.Time, p *peer) time.Time {
+	if p.awake && e.cfg.Traffic != nil {
+		e.traffic(now, p, e.cfg.Traffic(now, p.ID))
+	}
 	if p.awake && now.Sub(p.lastTx) > Idle && now.Sub(p.lastRx) > Idle {
 		p.sleep()
 		e.publish(p, "idle")
@@ -52,22 +59,61 @@ func (e *Engine) advance(now time.Time, p *peer) time.Time {
 		}
 		at(maxTime(p.lastTx, p.lastRx).Add(Idle + time.Millisecond))
 	}
+	at(e.watch(now, p))
 	for _, t := range p.tracks {
-		if !t.next.IsZero() && !now.Before(t.next) {
-			e.probe(now, p, t)
-		}
-		at(t.next)
-		full := e.fullDue(now, p, t)
-		if !full.IsZero() && !now.Before(full) {
-			e.probeFull(now, p, t)
-			full = e.fullDue(now, p, t)
-		}
-		at(full)
-		if sent, ok := t.waiting(); ok {
-			at(sent.Add(t.timeout()))
-		}
+		at(e.attend(now, p, t))
+	}
+	if due.IsZero() {
+		return e.forget(now, p)
 	}
 	return due
+}
+
+// watch looks at the traffic with p while it flows, and then asks to be told when
+// it does again.
+func (e *Engine) watch(now time.Time, p *peer) time.Time {
+	if p.awake && (now.Sub(p.lastTx) < flowFor || now.Sub(p.lastRx) < flowFor) {
+		p.flowing = true
+		return now.Add(Look)
+	}
+	if p.flowing {
+		p.flowing = false
+		e.decide(Quiet{p.ID})
+	}
+	return time.Time{}
+}
+
+// attend sends what is due by t, and returns when something is again.
+func (e *Engine) attend(now time.Time, p *peer, t *track) (due time.Time) {
+	if !t.next.IsZero() && !now.Before(t.next) {
+		e.probe(now, p, t)
+	}
+	full := e.fullDue(now, p, t)
+	if !full.IsZero() && !now.Before(full) {
+		e.probeFull(now, p, t)
+		full = e.fullDue(now, p, t)
+	}
+	due = t.next
+	if !full.IsZero() {
+		due = minTime(due, full)
+	}
+	if sent, ok := t.waiting(); ok {
+		due = minTime(due, sent.Add(t.timeout()))
+	}
+	return due
+}
+
+// forget drops all that is known of a peer that was not heard of for long, and
+// returns when to look again. What is known of hubs is kept.
+func (e *Engine) forget(now time.Time, p *peer) time.Time {
+	if p.Hub {
+		return time.Time{}
+	}
+	if old := p.known.Add(Forget); now.Before(old) {
+		return old
+	}
+	delete(e.peers, p.ID)
+	return time.Time{}
 }
 
 // expire gives up what was not answered in time.
@@ -90,7 +136,7 @@ func (e *Engine) expire(now time.Time, p *peer, t *track) {
 		return
 	}
 	if t.misses < missesHard && (t.route == p.primary || p.Hub && t.route.Direct()) {
-		t.next = minTime(t.next, now) // make sure, quickly
+		e.probeAt(p, t, now) // make sure, quickly
 	}
 	if hub := e.peers[t.route.Hub]; hub != nil && t.route == p.primary {
 		e.doubt(now, hub)
@@ -101,22 +147,20 @@ func (e *Engine) expire(now time.Time, p *peer, t *track) {
 func (e *Engine) doubt(now time.Time, p *peer) {
 	for _, t := range p.tracks {
 		if (t.route == p.primary && p.awake || t.route == p.line) && !t.asked() {
-			t.next = minTime(t.next, now)
+			e.probeAt(p, t, now)
 		}
 	}
 }
 
 // probe sends one, and says when the next is due.
 func (e *Engine) probe(now time.Time, p *peer, t *track) {
-	if hub := e.peers[t.route.Hub]; !t.route.Direct() && (hub == nil || hub.line.IsZero()) {
-		t.next = now.Add(Active) // nothing to send it by
-		return
-	}
-	if again := t.sent.Add(Burst / 2); now.Before(again) {
-		// Whatever asks for it: two ends that answer pings with pings must not
-		// drive each other on.
-		t.next = again
-		return
+	if !t.route.Direct() {
+		hub := e.peers[t.route.Hub]
+		if hub == nil || hub.line.IsZero() {
+			t.next = now.Add(Active) // nothing to send it by
+			return
+		}
+		e.engage(now, hub)
 	}
 	t.tries++
 	t.sent = now
@@ -133,7 +177,7 @@ func (e *Engine) probe(now time.Time, p *peer, t *track) {
 func (e *Engine) ask(now time.Time, p *peer, t *track, size uint16) {
 	f := flight{nonce: e.nonce(), at: now, full: size > wire.ProbeSize}
 	m := wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Size: size}
-	if p.mark(t.route) {
+	if p.mark(now, t.route) {
 		m.Flags |= wire.Primary
 	}
 	const most = 32
@@ -163,7 +207,7 @@ func (e *Engine) fullDue(now time.Time, p *peer, t *track) time.Time {
 		every = FullBulk
 	case t.route == p.primary:
 		every = FullElse
-	case t.lastFull.IsZero() && !t.narrow():
+	case t.lastFull.IsZero() && !t.narrow() && p.promising(t):
 		every = Active / 4 // before it is used
 	case t.narrow() && t.route.Direct():
 		every = FullElse // until it passes them again
@@ -176,20 +220,29 @@ func (e *Engine) fullDue(now time.Time, p *peer, t *track) time.Time {
 	return t.fullSent.Add(every)
 }
 
+// promising says whether t may be used next.
+func (p *peer) promising(t *track) bool {
+	cur := p.track(p.primary)
+	return t.route == p.spare || cur == nil || t.route.Direct() || t.cost() < cur.cost()
+}
+
 // interval is how long after a probe of t the next one follows; 0 for never.
 func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 	hubLine := p.Hub && t.route.Direct()
+	kept := hubLine && p.kept(now)
 	inUse := p.awake && (t.route == p.primary || t.route == p.spare)
 	switch {
 	case inUse && t.route == p.primary && (p.suspect || t.misses > 0) && t.misses < missesHard:
 		return Burst
-	case inUse && t.misses == 0:
+	case inUse && t.misses == 0 && t.route == p.primary:
 		return Active
+	case inUse && t.misses == 0:
+		return 2 * Active
 	case p.awake && e.cutOff(now, p):
 		return Active / 2
-	case hubLine && t.misses > 0 && t.misses < missesHard:
+	case kept && t.misses > 0 && t.misses < missesHard:
 		return Active / 4
-	case hubLine && t.misses > 0:
+	case kept && t.misses > 0:
 		return 2 * Active
 	case p.awake && t.misses == 0 && !t.lastEcho.IsZero():
 		if t.echoes < echoesGood {
@@ -198,6 +251,9 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 		if t.route.Direct() && t.loss() > 0 {
 			return 2 * Active // to know soon whether that was an accident
 		}
+		if !t.route.Direct() {
+			return 2 * Background
+		}
 		return Background
 	case p.awake && t.tries <= 3, now.Before(p.punchUntil):
 		return Active
@@ -205,7 +261,11 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 		return Background
 	case hubLine:
 		span := uint64(KeepaliveMax - KeepaliveMin)
-		return KeepaliveMin + time.Duration(e.cfg.Random()%span)
+		every := KeepaliveMin + time.Duration(e.cfg.Random()%span)
+		if !kept {
+			every *= time.Duration(len(e.hubs)) // one of them in a while
+		}
+		return every
 	}
 	return 0
 }
@@ -226,14 +286,14 @@ func (e *Engine) search(now time.Time, p *peer) {
 	if now.Sub(p.lastTx) > Active || !e.cutOff(now, p) {
 		return
 	}
-	again := func(t *track) { t.next = minTime(t.next, maxTime(now, t.sent.Add(Active/2))) }
+	again := func(p *peer, t *track) { e.probeAt(p, t, maxTime(now, t.sent.Add(Active/2))) }
 	for _, t := range p.tracks {
-		again(t)
+		again(p, t)
 	}
 	for _, h := range e.hubs {
 		for _, t := range h.tracks {
 			if h != p && t.route.Direct() && t.misses > 0 {
-				again(t)
+				again(h, t)
 			}
 		}
 	}
@@ -259,7 +319,7 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 	}
 	if p.lastTx.After(quiet) && now.Sub(maxTime(quiet, p.since)) >= patience && now.Sub(p.lastTx) < Active {
 		if !p.suspect && !t.asked() {
-			t.next = minTime(t.next, now)
+			e.probeAt(p, t, now)
 		}
 		p.suspect = true
 	}
@@ -272,7 +332,7 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 		p.hedgeUntil = time.Time{}
 		e.publish(p, "hedge over")
 	}
-	if p.lastTx.After(quiet) {
+	if p.lastTx.After(quiet) && (p.suspect || now.Sub(p.lastTx) < Active) {
 		return maxTime(quiet.Add(patience), now.Add(Burst/4))
 	}
 	return time.Time{}

@@ -11,8 +11,11 @@ import (
 const (
 	// callRounds is how often we ask a peer to open its side: 1, 2, 4 s apart.
 	callRounds = 4
-	// callAgain is when we start over if that did not help.
+	// callAgain is when we start over if that did not help; twice as late each
+	// time, up to callLast: some NATs never open, and the endpoints that were
+	// named are probed meanwhile.
 	callAgain = 45 * time.Second
+	callLast  = 6 * time.Minute
 	// punchFor is how long endpoints that were named are probed, once a second:
 	// both sides must have sent before either hears, and a first packet may
 	// have made the other's NAT wary.
@@ -20,36 +23,6 @@ const (
 	// sightingFor is how long what a hub saw of us is worth telling.
 	sightingFor = 2 * KeepaliveMax
 )
-
-// sighted notes what we look like from a hub. If that changed, the NAT before us
-// forgot us, or we moved: then no other hub can reach us either, until it hears
-// from us.
-func (e *Engine) sighted(now time.Time, p *peer, seen netip.AddrPort) {
-	if !p.Hub {
-		return
-	}
-	s := e.seen[p.ID]
-	was := s.v6
-	if seen.Addr().Is4() {
-		was = s.v4
-	}
-	if was.IsValid() && was != seen && now.Sub(e.shifted) > Background {
-		e.shifted = now
-		for _, h := range e.hubs {
-			for _, t := range h.tracks {
-				if h != p && t.route.Direct() {
-					t.next = minTime(t.next, now)
-				}
-			}
-		}
-	}
-	if seen.Addr().Is4() {
-		s.v4, s.at4 = seen, now
-	} else {
-		s.v6, s.at6 = seen, now
-	}
-	e.seen[p.ID] = s
-}
 
 // Endpoints is where peers may try to reach us: as hubs saw us, then our own
 // addresses.
@@ -61,7 +34,7 @@ func (e *Engine) Endpoints(now time.Time) []netip.AddrPort {
 		}
 	}
 	for _, h := range e.hubs {
-		s := e.seen[h.ID]
+		s := h.seen
 		if now.Sub(s.at6) < sightingFor {
 			add(s.v6)
 		}
@@ -82,8 +55,8 @@ func (e *Engine) summon(now time.Time, p *peer) time.Time {
 		return time.Time{}
 	}
 	for _, t := range p.tracks {
-		if t.route.Direct() && t.proven(now, Background+Fresh) {
-			p.calls = 0
+		if t.route.Direct() && t.proven(now, lately) {
+			p.calls, p.inVain = 0, 0
 			return now.Add(Background)
 		}
 	}
@@ -92,7 +65,8 @@ func (e *Engine) summon(now time.Time, p *peer) time.Time {
 	}
 	if p.calls >= callRounds {
 		p.calls = 0
-		p.callAt = now.Add(callAgain)
+		p.callAt = now.Add(min(callAgain<<p.inVain, callLast))
+		p.inVain = min(p.inVain+1, 8)
 		return p.callAt
 	}
 	e.call(now, p, true)
@@ -101,7 +75,7 @@ func (e *Engine) summon(now time.Time, p *peer) time.Time {
 	p.punchUntil, p.punched = now.Add(punchFor), now
 	for _, t := range p.tracks {
 		if t.route.Direct() && !t.proven(now, Background) {
-			t.next = minTime(t.next, now)
+			e.probeAt(p, t, now)
 		}
 	}
 	return p.callAt
@@ -111,7 +85,7 @@ func (e *Engine) summon(now time.Time, p *peer) time.Time {
 func (e *Engine) call(now time.Time, p *peer, answer bool) {
 	m := wire.CallMe{Answer: answer, Endpoints: e.Endpoints(now)}
 	for _, h := range e.hubs {
-		if h != p && e.alive(now, h) && len(m.Hubs) < wire.MaxHubs {
+		if h != p && h.home && e.alive(now, h) && len(m.Hubs) < wire.MaxHubs {
 			m.Hubs = append(m.Hubs, h.ID)
 		}
 	}
@@ -124,6 +98,15 @@ func (e *Engine) call(now time.Time, p *peer, answer bool) {
 	}
 }
 
+// tryAnew forgets that calling was in vain: one of the two sides is connected in
+// another way now.
+func (p *peer) tryAnew(now time.Time) {
+	p.inVain = 0
+	if !p.callAt.IsZero() && p.calls == 0 {
+		p.callAt = now
+	}
+}
+
 // called tries the endpoints that p named, and names ours in return.
 func (e *Engine) called(now time.Time, p *peer, m wire.CallMe) {
 	for _, a := range m.Endpoints {
@@ -133,15 +116,20 @@ func (e *Engine) called(now time.Time, p *peer, m wire.CallMe) {
 		}
 		t := p.learn(now, Route{Addr: a})
 		if !t.proven(now, Background) {
-			t.next = minTime(t.next, now)
+			e.probeAt(p, t, now)
 			t.misses = min(t.misses, missesDead-1)
 		}
 	}
-	p.named = m.Endpoints
+	if !slices.Equal(p.named, m.Endpoints) {
+		p.tryAnew(now)
+	}
+	p.named, p.told = m.Endpoints, m.Hubs
 	p.punchUntil = now.Add(punchFor)
-	e.attend(p)
-	if !m.Answer || now.Sub(p.answeredAt) < time.Second/2 {
-		return
+	if p.awake {
+		e.setTracks(now, p)
+	}
+	if !m.Answer || now.Sub(p.answeredAt) < time.Second/2 || now.Sub(p.punched) < time.Second/2 {
+		return // it knows: we just called
 	}
 	p.answeredAt = now
 	e.call(now, p, false)

@@ -35,16 +35,6 @@ func (e *Engine) dead(p *peer, t *track) bool {
 	return t.misses >= missesDead && !heard
 }
 
-// unusable says whether t leads through a hub that is not there, or is about
-// to stop.
-func (e *Engine) unusable(now time.Time, t *track) bool {
-	if t.route.Direct() {
-		return false
-	}
-	h := e.peers[t.route.Hub]
-	return h == nil || h.line.IsZero() || now.Before(h.draining)
-}
-
 func (e *Engine) failover(now time.Time, p *peer, cur *track) {
 	t := e.best(now, p, cur)
 	if t == nil {
@@ -52,18 +42,18 @@ func (e *Engine) failover(now time.Time, p *peer, cur *track) {
 	}
 	if !cur.lastEcho.IsZero() {
 		cur.fail(now)
-		p.doubtKin(now, cur)
+		e.doubtKin(now, p, cur)
 	}
 	e.switchTo(now, p, t, "no answer")
 }
 
 // doubtKin wants the other direct routes proven again before one of them is
 // used, now that a direct one failed: most of the way they share.
-func (p *peer) doubtKin(now time.Time, failed *track) {
+func (e *Engine) doubtKin(now time.Time, p *peer, failed *track) {
 	for _, t := range p.tracks {
 		if t != failed && failed.route.Direct() && t.route.Direct() && !t.lastEcho.IsZero() {
 			t.echoes, t.lastFull = 0, time.Time{}
-			t.next = minTime(t.next, now)
+			e.probeAt(p, t, now)
 		}
 	}
 }
@@ -74,7 +64,7 @@ func (p *peer) doubtKin(now time.Time, failed *track) {
 func (e *Engine) widen(now time.Time, p *peer, cur *track) bool {
 	var found *track
 	for _, t := range p.tracks {
-		if t == cur || t.narrow() || e.unusable(now, t) || !t.proven(now, Background+Fresh) {
+		if t == cur || t.narrow() || e.unusable(now, t) || !t.proven(now, lately) {
 			continue
 		}
 		if t.route == p.spare {
@@ -89,7 +79,7 @@ func (e *Engine) widen(now time.Time, p *peer, cur *track) bool {
 		return false
 	}
 	cur.fail(now)
-	p.doubtKin(now, cur)
+	e.doubtKin(now, p, cur)
 	e.switchTo(now, p, found, "large packets lost")
 	return true
 }
@@ -136,70 +126,6 @@ func (e *Engine) sureness(now time.Time, p *peer, t *track) int {
 	return 0
 }
 
-// alive says whether a hub answered lately.
-func (e *Engine) alive(now time.Time, hub *peer) bool {
-	t := hub.lineTrack()
-	return t != nil && t.proven(now, KeepaliveMax+5*time.Second)
-}
-
-// chooseLine settles by which of its addresses a hub is sent what it shall
-// relay.
-func (e *Engine) chooseLine(now time.Time, hub *peer) {
-	cur, found := hub.lineTrack(), e.bestLine(now, hub)
-	if found == cur || cur != nil && found != nil && !e.worthChange(now, hub, cur, found) {
-		return
-	}
-	had := cur != nil
-	if found == nil {
-		hub.line = Route{}
-		e.decide(Line{Hub: hub.ID})
-	} else {
-		hub.line = found.route
-		found.next = now // it must learn where to relay to
-		e.decide(Line{Hub: hub.ID, Addr: found.route.Addr, Local: e.localFor(hub, found)})
-	}
-	if had && found != nil {
-		return
-	}
-	for _, p := range e.all {
-		switch {
-		case had && p.primary.Hub == hub.ID:
-			e.choose(now, p, "hub lost")
-		case !had && p != hub && p.primary.IsZero():
-			e.choose(now, p, "first choice")
-		}
-	}
-}
-
-// bestLine is the surest, then cheapest, of a hub's addresses that are not
-// dead; nil if all are.
-func (e *Engine) bestLine(now time.Time, hub *peer) *track {
-	var found *track
-	rank := -1
-	for _, t := range hub.tracks {
-		if !t.route.Direct() || t.misses >= missesDead {
-			continue
-		}
-		if r := e.sureness(now, hub, t); r > rank || r == rank && t.cost() < found.cost() {
-			found, rank = t, r
-		}
-	}
-	return found
-}
-
-// worthChange says whether a hub's line shall move: from one that is dead or a
-// guess always, from one that works only to one that is proven and clearly
-// better.
-func (e *Engine) worthChange(now time.Time, hub *peer, cur, found *track) bool {
-	if cur.misses >= missesDead || cur.lastEcho.IsZero() {
-		return true
-	}
-	if e.sureness(now, hub, found) < 4 {
-		return false
-	}
-	return e.sureness(now, hub, cur) < 4 || found.cost() < 0.8*cur.cost()-3
-}
-
 // expect is the cost of a, or of reaching its hub where a itself was never
 // measured.
 func (e *Engine) expect(t *track) float64 {
@@ -219,7 +145,7 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 	guess := cur.lastEcho.IsZero()
 	var better *track
 	for _, t := range p.tracks {
-		if t == cur || t.misses > 0 || e.unusable(now, t) || now.Before(t.heldUntil) || !t.proven(now, Background+Fresh) {
+		if t == cur || t.misses > 0 || e.unusable(now, t) || now.Before(t.heldUntil) || !t.proven(now, lately) {
 			continue
 		}
 		if !cur.narrow() && (t.narrow() || t.lastFull.IsZero() && !cur.lastFull.IsZero()) {
@@ -256,7 +182,7 @@ func (e *Engine) common(now time.Time, p *peer, cur *track) *track {
 	}
 	t := p.track(p.other)
 	if t == nil || t.route.Direct() || t.echoes < echoesGood || e.unusable(now, t) ||
-		now.Before(t.heldUntil) || !t.proven(now, Background+Fresh) || t.cost() > 1.25*cur.cost()+10 {
+		now.Before(t.heldUntil) || !t.proven(now, lately) || t.cost() > 1.25*cur.cost()+10 {
 		return nil
 	}
 	return t
@@ -287,7 +213,7 @@ func (e *Engine) switchTo(now time.Time, p *peer, t *track, why string) {
 	p.primary, p.since, p.why = t.route, now, why
 	p.suspect = false
 	if p.awake {
-		t.next = minTime(t.next, now)
+		e.probeAt(p, t, now)
 	}
 	if !old.IsZero() && p.awake {
 		// The new route may echo and yet lose data: until data comes, send both.
@@ -317,7 +243,7 @@ func (e *Engine) chooseSpare(now time.Time, p *peer) {
 	}
 	var found *track
 	for _, t := range p.tracks {
-		if t.route == p.primary || e.unusable(now, t) || !t.proven(now, Background+Fresh) {
+		if t.route == p.primary || e.unusable(now, t) || !t.proven(now, lately) {
 			continue
 		}
 		if found == nil || kin(found) && !kin(t) || kin(found) == kin(t) && t.cost() < found.cost() {
@@ -332,7 +258,7 @@ func (e *Engine) chooseSpare(now time.Time, p *peer) {
 		return
 	}
 	p.spare = found.route
-	found.next = minTime(found.next, now)
+	e.probeAt(p, found, now)
 }
 
 // publish tells what is used now, if that changed.

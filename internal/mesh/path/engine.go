@@ -1,7 +1,6 @@
 package path
 
 import (
-	"bytes"
 	"encoding/binary"
 	"iter"
 	"maps"
@@ -19,6 +18,9 @@ type Config struct {
 	Self wire.ID
 	// Random gives 64 random bits; for nonces, so it must be unpredictable.
 	Random func() uint64
+	// Traffic says when data was last exchanged with a peer; Advance asks of those
+	// that are awake. Nil: only what the engine is told.
+	Traffic func(now time.Time, id wire.ID) Traffic
 	// PadTo is the size, in bytes, of a probe that is as large as a full data
 	// packet; 0 for none.
 	PadTo uint16
@@ -30,31 +32,22 @@ type Engine struct {
 	epoch  uint32
 	secret [siphash.KeySize]byte // of the challenges
 
-	peers map[wire.ID]*peer
-	all   []*peer // the same, by ID: what is done in order can be done again
-	hubs  []*peer // of these, by ID
-	busy  []*peer // by ID: awake, or to be probed for another reason; all hubs are
-	local []netip.AddrPort
-	seen  map[wire.ID]sighting // by hub and family: what we look like from there
+	dir    *Directory
+	peers  map[wire.ID]*peer // those of which anything is known: hubs, and who was heard of lately
+	hubs   []*peer           // of these, by ID
+	ranked []wire.ID         // the hubs that others look for us at, first ones first
+	timers timers
+	local  []netip.AddrPort
 
-	shifted time.Time // when that last changed
+	shifted time.Time // when what we look like from outside last changed
+	changes uint64    // epochs that were adopted, and peers met
 
 	out []Decision
 }
 
-type sighting struct {
-	v4, v6 netip.AddrPort
-	at4    time.Time
-	at6    time.Time
-}
-
 // New returns an engine without peers, with an epoch of its own.
 func New(cfg Config) *Engine {
-	e := &Engine{
-		cfg:   cfg,
-		peers: make(map[wire.ID]*peer),
-		seen:  make(map[wire.ID]sighting),
-	}
+	e := &Engine{cfg: cfg, dir: NewDirectory(nil), peers: make(map[wire.ID]*peer)}
 	binary.BigEndian.PutUint64(e.secret[:8], cfg.Random())
 	binary.BigEndian.PutUint64(e.secret[8:], cfg.Random())
 	e.renew()
@@ -79,10 +72,9 @@ func (e *Engine) Anew(now time.Time) {
 
 // askDependents asks all who are relayed to from here.
 func (e *Engine) askDependents(now time.Time) {
-	for _, p := range e.all {
+	for _, p := range e.known() {
 		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
-			p.learn(now, Route{Addr: p.egress.Addr}).next = now
-			e.attend(p)
+			e.probeAt(p, p.learn(now, Route{Addr: p.egress.Addr}), now)
 		}
 	}
 }
@@ -110,59 +102,76 @@ func (e *Engine) Decisions() iter.Seq[Decision] {
 
 func (e *Engine) decide(d Decision) { e.out = append(e.out, d) }
 
-// SetPeers makes peers all there are. What is known of those that stay is kept.
-func (e *Engine) SetPeers(now time.Time, peers []Peer) {
-	next := make(map[wire.ID]*peer, len(peers))
-	for _, np := range peers {
-		p := e.peers[np.ID]
-		if p == nil {
-			p = &peer{}
-		}
-		p.Peer = np
-		next[np.ID] = p
-	}
-	for id, p := range e.peers {
-		if next[id] == nil {
+// SetPeers makes the others in the directory all the peers there are. What is
+// known of those that stay is kept.
+func (e *Engine) SetPeers(now time.Time, dir *Directory) {
+	e.dir, e.ranked, e.hubs = dir, dir.ranked(e.cfg.Self), nil
+	for _, p := range e.known() {
+		conf, ok := dir.peers[p.ID]
+		if !ok {
 			e.rest(p)
-			delete(e.seen, id)
+			delete(e.peers, p.ID)
+			continue
+		}
+		p.Peer = conf
+	}
+	for _, id := range dir.hubs {
+		if id != e.cfg.Self {
+			e.hubs = append(e.hubs, e.meet(now, id))
 		}
 	}
-	e.peers = next
-	e.all = slices.SortedFunc(maps.Values(next), byID)
-	e.hubs = e.hubs[:0]
-	for _, p := range e.all {
-		if p.Hub {
-			e.hubs = append(e.hubs, p)
+	all := e.known()
+	for _, p := range all {
+		if p.Hub || p.awake {
+			e.setTracks(now, p)
 		}
-	}
-	for _, p := range e.all {
-		e.setTracks(now, p)
 	}
 	for _, h := range e.hubs { // first: routes lead through them
-		e.attend(h)
+		e.askHub(now, h)
 		e.chooseLine(now, h)
 	}
-	for _, p := range e.all {
+	e.settleHomes(now)
+	for _, p := range all {
 		if !p.primary.IsZero() && p.track(p.primary) == nil {
 			p.primary = Route{}
 		}
-		if p.primary.IsZero() {
+		if p.primary.IsZero() && len(p.tracks) > 0 {
 			e.choose(now, p, "first choice")
 		}
 	}
 }
 
-// setTracks gives p the tracks its configuration implies, and no other static
+// known are the peers that anything is known of, by ID: what is done in order can
+// be done again.
+func (e *Engine) known() []*peer {
+	return slices.SortedFunc(maps.Values(e.peers), func(a, b *peer) int { return compareID(a.ID, b.ID) })
+}
+
+// meet returns what is known of a peer, from now on; nil if there is no such.
+func (e *Engine) meet(now time.Time, id wire.ID) *peer {
+	p := e.peers[id]
+	if p == nil {
+		conf, ok := e.dir.peers[id]
+		if !ok || id == e.cfg.Self {
+			return nil
+		}
+		e.changes++
+		p = &peer{Peer: conf, slot: -1, changes: e.changes}
+		e.peers[id] = p
+	}
+	p.known = now
+	return p
+}
+
+// setTracks gives p the tracks that its configuration implies, and no other static
 // ones.
 func (e *Engine) setTracks(now time.Time, p *peer) {
 	var want []Route
 	for _, a := range p.Public {
 		want = append(want, Route{Addr: a})
 	}
-	for _, h := range e.hubs {
-		if h != p {
-			want = append(want, Route{Hub: h.ID})
-		}
+	for _, h := range e.relays(p) {
+		want = append(want, Route{Hub: h})
 	}
 	p.tracks = slices.DeleteFunc(p.tracks, func(t *track) bool {
 		return t.static && !slices.Contains(want, t.route)
@@ -174,8 +183,8 @@ func (e *Engine) setTracks(now time.Time, p *peer) {
 			p.tracks = append(p.tracks, t)
 		}
 		t.static = true
-		if t.next.IsZero() && (p.Hub && r.Direct() || p.awake) {
-			t.next = now
+		if t.next.IsZero() && p.awake {
+			e.probeAt(p, t, now)
 		}
 	}
 }
@@ -188,7 +197,7 @@ func (e *Engine) SetLocal(addrs []netip.AddrPort) { e.local = addrs }
 // all that is in use must be proven again, at once; and nothing is sent from an
 // address any more that SetLocal did not name.
 func (e *Engine) Moved(now time.Time) {
-	for _, p := range e.all {
+	for _, p := range e.known() {
 		if ip := p.egress.Local; ip.IsValid() && !slices.ContainsFunc(e.local, func(a netip.AddrPort) bool { return a.Addr() == ip }) {
 			p.egress.Local = netip.Addr{}
 			e.decide(p.egress)
@@ -197,11 +206,11 @@ func (e *Engine) Moved(now time.Time) {
 			}
 			e.publish(p, "moved")
 		}
-	}
-	for _, p := range e.busy {
+		p.tryAnew(now)
 		for _, t := range p.tracks {
 			if p.awake || p.Hub && t.route.Direct() {
-				t.next, t.tries = now, 0
+				t.tries = 0
+				e.probeAt(p, t, now)
 			}
 		}
 	}
@@ -213,7 +222,7 @@ func (e *Engine) Moved(now time.Time) {
 // says nothing about the new one.
 func (e *Engine) Rename(now time.Time, self wire.ID) {
 	e.cfg.Self = self
-	for _, p := range e.all {
+	for _, p := range e.known() {
 		if p.epoch != 0 {
 			p.was = p.epoch
 		}
@@ -236,14 +245,17 @@ type Traffic struct {
 	OtherRx time.Time // and when
 }
 
-// Traffic tells of traffic with a peer. Call it before Advance for all that
-// Awake returns; and at once for a peer that sent something after a silence,
-// or that was heard by another route than before.
+// Traffic tells of traffic with a peer: call it for data after a Quiet, and for a
+// peer that was heard by another route than before. Advance asks for the rest.
 func (e *Engine) Traffic(now time.Time, id wire.ID, t Traffic) {
-	p := e.peers[id]
-	if p == nil {
-		return
+	if p := e.meet(now, id); p != nil {
+		e.traffic(now, p, t)
+		p.flowing = true // what comes next is not told
+		e.look(p, now)
 	}
+}
+
+func (e *Engine) traffic(now time.Time, p *peer, t Traffic) {
 	if t.Tx.After(p.lastTx) {
 		p.lastTx = t.Tx
 	}
@@ -277,7 +289,7 @@ func (e *Engine) leftBy(now time.Time, p *peer, r Route) {
 		return
 	}
 	p.suspect = true
-	cur.next = minTime(cur.next, now)
+	e.probeAt(p, cur, now)
 	if p.hedgeUntil.IsZero() {
 		p.spare, p.hedgeUntil = r, now.Add(Hedged)
 		e.publish(p, "peer left it")
@@ -287,47 +299,20 @@ func (e *Engine) leftBy(now time.Time, p *peer, r Route) {
 // wake starts to look after p.
 func (e *Engine) wake(now time.Time, p *peer) {
 	p.awake = true
-	e.attend(p)
 	p.forget(now)
+	e.setTracks(now, p)
 	for _, t := range p.tracks {
 		t.tries = 0
-		t.next = now
+		e.probeAt(p, t, now)
 	}
+	e.look(p, now)
 	e.choose(now, p, "traffic")
 }
 
-// Awake yields the peers whose traffic the engine wants to hear of, by ID, and
-// of each whether it wants to soon: data was exchanged within the last second.
-func (e *Engine) Awake(now time.Time) iter.Seq2[wire.ID, bool] {
-	return func(yield func(wire.ID, bool) bool) {
-		for _, p := range slices.Clone(e.busy) {
-			if p.awake && !yield(p.ID, now.Sub(p.lastTx) < Active || now.Sub(p.lastRx) < Active) {
-				return
-			}
-		}
-	}
-}
-
-// IsAwake says whether Awake would yield that peer.
+// IsAwake says whether there was traffic with a peer lately.
 func (e *Engine) IsAwake(id wire.ID) bool {
 	p := e.peers[id]
 	return p != nil && p.awake
-}
-
-func byID(a, b *peer) int { return bytes.Compare(a.ID[:], b.ID[:]) }
-
-// attend makes Advance look after p.
-func (e *Engine) attend(p *peer) {
-	if i, ok := slices.BinarySearchFunc(e.busy, p, byID); !ok {
-		e.busy = slices.Insert(e.busy, i, p)
-	}
-}
-
-// rest ends that.
-func (e *Engine) rest(p *peer) {
-	if i, ok := slices.BinarySearchFunc(e.busy, p, byID); ok {
-		e.busy = slices.Delete(e.busy, i, i+1)
-	}
 }
 
 // RTT is how long the route in use for a peer takes; false when it was not proven
@@ -345,8 +330,8 @@ func (e *Engine) RTT(now time.Time, id wire.ID) (time.Duration, bool) {
 }
 
 // challenge is the nonce by which a peer proves that its new epoch is no
-// replay: it depends on a secret of this run, and on how often that peer
-// changed.
+// replay: it depends on a secret of this run, and is another one whenever that
+// peer changed, or was forgotten in between.
 func (e *Engine) challenge(p *peer, epoch uint32) uint64 {
 	var b [20]byte
 	copy(b[:], p.ID[:])
@@ -362,7 +347,8 @@ func (e *Engine) adopt(now time.Time, p *peer, epoch uint32) {
 		old = p.was
 	}
 	p.epoch, p.was = epoch, 0
-	p.changes++
+	e.changes++
+	p.changes = e.changes
 	p.window.Reset()
 	p.newest = 0
 	for _, s := range p.asked {
@@ -373,7 +359,7 @@ func (e *Engine) adopt(now time.Time, p *peer, epoch uint32) {
 	p.asked = nil
 	p.draining = time.Time{}
 	if t := p.lineTrack(); t != nil && old != 0 {
-		t.next = now // it must learn anew where to relay to
+		e.probeAt(p, t, now) // it must learn anew where to relay to
 	}
 	e.decide(Epoch{p.ID, epoch})
 	if old != 0 && old != epoch {

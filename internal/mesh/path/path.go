@@ -20,9 +20,18 @@
 // was heard from the peer says nothing of whether we reach it.
 //
 // A peer is awake while there is traffic with it, and for Idle after. Then its
-// primary and its spare (a proven route that shares as little as possible with
-// the primary) are probed every Active; other peers cost nothing, but for
-// the hubs, which every node keeps in touch with.
+// primary is probed every Active, and every other time its spare: a proven route
+// that shares as little as possible with the primary. Other peers cost nothing,
+// neither memory nor a look, but for the hubs.
+//
+// # Hubs
+//
+// A node keeps in touch with every hub; with Homes of them where there are more:
+// the nearest, for short detours, and the first by a hash of its ID, so that
+// whoever wants to talk to it knows where it can be found. Two nodes so always
+// have a hub in common: one sends by the other's, which it gets in touch with for
+// as long as it does. When they talk they tell each other their hubs, and choose
+// the best of all.
 //
 // # How a break is noticed
 //
@@ -92,7 +101,7 @@ type Peer struct {
 }
 
 // Decision is something the engine wants done or known: Send, Use, Line, Proven,
-// Restarted, Egress or Epoch.
+// Restarted, Egress, Epoch or Quiet.
 type Decision interface{ decision() }
 
 // Send wants a message sent to Peer by exactly that route.
@@ -153,6 +162,10 @@ type Epoch struct {
 	Epoch uint32
 }
 
+// Quiet wants Engine.Traffic called when data is next sent to Peer: nothing flows,
+// so nobody looks.
+type Quiet struct{ Peer wire.ID }
+
 func (Send) decision()      {}
 func (Use) decision()       {}
 func (Line) decision()      {}
@@ -160,16 +173,20 @@ func (Proven) decision()    {}
 func (Restarted) decision() {}
 func (Egress) decision()    {}
 func (Epoch) decision()     {}
+func (Quiet) decision()     {}
 
 // The machine's times. Where a number is not explained it was found by
 // measuring.
 const (
 	// Idle is how long a peer stays awake without traffic.
 	Idle = 30 * time.Second
-	// Active is how often the primary and the spare of an awake peer are probed.
+	// Active is how often the primary of an awake peer is probed.
 	Active = time.Second
 	// Background is how often its other proven routes are.
 	Background = 10 * time.Second
+	// Look is how often traffic is looked at while it flows: often enough for
+	// Suspect to mean something.
+	Look = 40 * time.Millisecond
 	// Suspect is the silence, beyond a round trip, after which data that was sent
 	// should have been answered. TCP answers within 40 ms (delayed ACK).
 	Suspect = 60 * time.Millisecond
@@ -201,13 +218,20 @@ const (
 	// FullBulk and FullElse are how often the primary of an awake peer is probed
 	// with a full packet: while there is much to send to it, and else.
 	FullBulk = Active / 4
-	FullElse = 4 * Active
+	FullElse = 15 * Active
 	// bulkFor is how long after the last of much.
 	bulkFor = 2 * time.Second
+
+	// lately is how old an echo may be for a route to be taken into use; a relay that
+	// is neither primary nor spare is probed every other Background.
+	lately = 2*Background + Fresh
 
 	// settled is how long a route that works is kept before one is taken that
 	// is only faster.
 	settled = 10 * time.Second
+
+	// flowFor is how long after the last data traffic is said to flow.
+	flowFor = 5 * Look
 
 	// guessFor is how long a direct route that was guessed may stay unproven
 	// while another is proven.

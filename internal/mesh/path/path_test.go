@@ -16,6 +16,14 @@ import (
 func TestFirstChoice(t *testing.T) {
 	r := newRig(t, fleetOf()...)
 	r.run(0, nil)
+	if u, ok := r.use[node]; ok {
+		t.Errorf("before there is traffic: %+v", u)
+	}
+	if v, _ := r.e.View(r.now, node); v.Route.Kind() != fleet.PathRelayed {
+		t.Errorf("would go %s", v.Route.Kind())
+	}
+	r.e.Traffic(r.now, node, Traffic{Tx: r.now})
+	r.run(0, nil)
 	got := map[wire.ID]fleet.PathKind{}
 	for id, u := range r.use {
 		got[id] = u.Route.Kind()
@@ -413,7 +421,7 @@ func TestPeersThatLeaveAreForgotten(t *testing.T) {
 	r := newRig(t, fleetOf()...)
 	r.e.Traffic(r.now, node, Traffic{Tx: r.now})
 	r.run(time.Second, everything)
-	r.e.SetPeers(r.now, fleetOf()[1:]) // without hubA
+	r.e.SetPeers(r.now, NewDirectory(fleetOf()[1:])) // without hubA
 	sent := r.run(time.Second, everything)
 	for _, s := range sent {
 		if s.Peer == hubA || s.Route.Hub == hubA {
@@ -499,7 +507,7 @@ func TestRTT(t *testing.T) {
 func TestFullPacketsLost(t *testing.T) {
 	r := newRig(t)
 	r.e.cfg.PadTo = 1312
-	r.e.SetPeers(r.now, fleetOf())
+	r.e.SetPeers(r.now, NewDirectory(fleetOf()))
 	direct, narrow := Route{Addr: at("198.51.100.2:1")}, false
 	answer := func(s Send) bool {
 		return s.Route != direct || !narrow || s.Message.(wire.Probe).Size == wire.ProbeSize
@@ -535,7 +543,7 @@ func TestFullPacketsLost(t *testing.T) {
 func TestNoRoomForFullPackets(t *testing.T) {
 	r := newRig(t)
 	r.e.cfg.PadTo = 1312
-	r.e.SetPeers(r.now, fleetOf())
+	r.e.SetPeers(r.now, NewDirectory(fleetOf()))
 	narrow := false
 	flow := func(d time.Duration) {
 		for end := r.now.Add(d); r.now.Before(end); {

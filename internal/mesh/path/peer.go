@@ -16,10 +16,16 @@ type peer struct {
 
 	tracks []*track
 
+	// When Advance looks after it; slot is its place among the timers, -1 if
+	// there is nothing to do.
+	due   time.Time
+	slot  int
+	known time.Time // when a frame of it, or traffic with it, was last seen
+
 	// What the peer's frames must carry.
 	epoch   uint32 // 0: not known
 	was     uint32 // before Rename, until it is proven again; 0: nothing
-	changes uint64 // epochs seen, so that an old proof is no proof
+	changes uint64 // unlike any before, so that an old proof is no proof
 	window  replay.Filter
 	newest  uint64 // highest counter
 
@@ -36,6 +42,7 @@ type peer struct {
 	suspect        bool
 	calmed         int  // suspicions in a row that an echo refuted, without data
 	left           bool // it sends by another route than our primary
+	flowing        bool // its traffic is looked at often
 
 	// The choice.
 	primary, spare Route
@@ -47,18 +54,23 @@ type peer struct {
 	// Of a hub.
 	line     Route     // direct: where it gets what it shall relay
 	draining time.Time // until then, not to be used
+	home     bool      // always kept in touch with
+	engaged  time.Time // until then, kept in touch with because it is used
+	seen     sighting
 
 	// As we, a hub, relay to it.
 	egress   Egress
 	egressAt time.Time
 
 	// Finding a direct route.
-	calls      int
+	calls      int // of this series
+	inVain     int // series
 	callAt     time.Time
 	answeredAt time.Time
 	punchUntil time.Time
 	punched    time.Time        // when we last called
 	named      []netip.AddrPort // where it last said that it may be reached
+	told       []wire.ID        // the hubs that it said it keeps in touch with
 	noticeAt   time.Time
 
 	discovering time.Time // beginning of the second in which
@@ -149,18 +161,18 @@ func (p *peer) lineTrack() *track {
 
 // mark says whether our pings by r shall carry the Primary flag: a hub relays
 // to where such a ping came from.
-func (p *peer) mark(r Route) bool {
-	if p.Hub {
+func (p *peer) mark(now time.Time, r Route) bool {
+	if p.Hub && p.kept(now) {
 		return r == p.line || p.line.IsZero() && r.Direct()
 	}
-	return r == p.primary
+	return r == p.primary && (p.awake || !p.Hub)
 }
 
 // sleep stops all that costs anything.
 func (p *peer) sleep() {
 	p.awake, p.suspect, p.left = false, false, false
 	p.hedgeUntil = time.Time{}
-	p.calls, p.callAt = 0, time.Time{}
+	p.calls, p.inVain, p.callAt = 0, 0, time.Time{}
 	for _, t := range p.tracks {
 		if p.Hub && t.route.Direct() {
 			continue

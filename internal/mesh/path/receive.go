@@ -11,10 +11,11 @@ import (
 // Receive takes a message that wire.Keyring.Open found authentic.
 func (e *Engine) Receive(now time.Time, from Source, m wire.Message) {
 	id, _ := wire.SenderOf(m)
-	p := e.peers[id]
+	p := e.meet(now, id)
 	if p == nil {
 		return
 	}
+	defer e.look(p, now)
 	switch m := m.(type) {
 	case wire.Probe:
 		if m.Kind == wire.Ping {
@@ -79,8 +80,7 @@ func (e *Engine) ping(now time.Time, from Source, p *peer, m wire.Probe) {
 	}
 	switch {
 	case (p.awake || now.Before(p.punchUntil)) && !t.proven(now, Background):
-		t.next = minTime(t.next, maxTime(now, t.sent.Add(Burst))) // open our side as well
-		e.attend(p)
+		e.probeAt(p, t, maxTime(now, t.sent.Add(Burst))) // open our side as well
 	case p.awake && from.Route != p.primary && m.Flags&wire.Primary != 0:
 		e.doubt(now, p) // the peer left the route we use: does it still work?
 	}
@@ -111,14 +111,7 @@ func (e *Engine) pong(now time.Time, from Source, p *peer, m wire.Probe) {
 	if t == nil {
 		return
 	}
-	var f flight
-	for i := range t.flights {
-		if t.flights[i].nonce == m.Echo {
-			f = t.flights[i]
-			t.flights = append(t.flights[:i], t.flights[i+1:]...)
-			break
-		}
-	}
+	f := t.take(m.Echo)
 	if f.nonce == 0 {
 		return // late, or not for this route
 	}
@@ -149,10 +142,13 @@ func (e *Engine) pong(now time.Time, from Source, p *peer, m wire.Probe) {
 		p.callAt = now
 	}
 	if t.echoes < echoesGood && (p.awake || p.Hub) {
-		t.next = minTime(t.next, now.Add(Active/4))
+		e.probeAt(p, t, now.Add(Active/4))
 	}
 	if p.Hub {
 		e.chooseLine(now, p)
+		if first || !p.home {
+			e.settleHomes(now) // now that we know how far it is
+		}
 	}
 	if p.awake || p.Hub {
 		e.choose(now, p, "")
@@ -163,7 +159,7 @@ func (e *Engine) pong(now time.Time, from Source, p *peer, m wire.Probe) {
 func (e *Engine) confirm(now time.Time, from Source, p *peer, t *track, nonce uint64) {
 	f := flight{nonce: e.nonce(), at: now}
 	m := wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Echo: nonce, Size: wire.ProbeSize}
-	if p.mark(t.route) {
+	if p.mark(now, t.route) {
 		m.Flags |= wire.Primary
 	}
 	t.flights = append(t.flights, f)
@@ -182,6 +178,7 @@ func (e *Engine) Failed(now time.Time, id wire.ID, r Route) {
 		return
 	}
 	t.broken(now)
+	e.look(p, now)
 	if p.Hub {
 		e.chooseLine(now, p)
 	}
@@ -192,7 +189,7 @@ func (e *Engine) noted(now time.Time, p *peer, n wire.Note) {
 	switch n.Code {
 	case wire.Draining:
 		p.draining = now.Add(5 * time.Second)
-		for _, other := range e.busy {
+		for _, other := range e.known() {
 			if other.awake && other.primary.Hub == p.ID {
 				e.choose(now, other, "hub draining")
 			}
@@ -208,6 +205,7 @@ func (e *Engine) noted(now time.Time, p *peer, n wire.Note) {
 		}
 		t.broken(now)
 		if about.awake {
+			e.look(about, now)
 			e.choose(now, about, "")
 		}
 	}
@@ -217,7 +215,7 @@ func (e *Engine) noted(now time.Time, p *peer, n wire.Note) {
 // know, who it is: we were restarted, or it was. At most one every 50 ms per
 // sender.
 func (e *Engine) Meet(now time.Time, sender wire.ID, from Source) {
-	p := e.peers[sender]
+	p := e.meet(now, sender)
 	if p == nil || now.Sub(p.noticeAt) < 50*time.Millisecond {
 		return
 	}
@@ -225,7 +223,7 @@ func (e *Engine) Meet(now time.Time, sender wire.ID, from Source) {
 	t := p.learn(now, from.Route)
 	f := flight{nonce: e.nonce(), at: now}
 	t.flights = append(t.flights, f)
-	e.attend(p)
+	e.look(p, now)
 	e.send(p, from.Route, from.Local,
 		wire.Probe{Kind: wire.Ping, Stamp: p.stamp(e.epoch), Nonce: f.nonce, Size: wire.ProbeSize})
 }
@@ -244,7 +242,7 @@ func (e *Engine) Refuse(now time.Time, sender, about wire.ID) {
 
 // Drain tells all who rely on this node that it is about to stop.
 func (e *Engine) Drain(now time.Time) {
-	for _, p := range e.all {
+	for _, p := range e.known() {
 		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
 			e.send(p, Route{Addr: p.egress.Addr}, p.egress.Local, wire.Note{Stamp: p.stamp(e.epoch), Code: wire.Draining})
 		}

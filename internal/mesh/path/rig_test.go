@@ -45,7 +45,7 @@ func newRig(t *testing.T, peers ...Peer) *rig {
 		counter: make(map[wire.ID]uint64),
 		line:    make(map[wire.ID]netip.AddrPort), use: make(map[wire.ID]Use),
 	}
-	r.e.SetPeers(r.now, peers)
+	r.e.SetPeers(r.now, NewDirectory(peers))
 	return r
 }
 

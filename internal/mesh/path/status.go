@@ -18,7 +18,7 @@ type View struct {
 	Spare  Route
 	Routes []RouteView
 	// For want of a direct route: when both sides were last asked to open their
-	// NATs, zero for never, and what is known of these.
+	// NATs, zero for never, and, if Explain was asked, what is known of these.
 	Punched time.Time
 	Own     Family
 	Its     Family
@@ -77,17 +77,60 @@ type RouteView struct {
 // View returns the state of one peer.
 func (e *Engine) View(now time.Time, id wire.ID) (View, bool) {
 	p := e.peers[id]
-	if p == nil {
-		return View{}, false
+	if p == nil || p.primary.IsZero() {
+		if p = e.guess(now, id); p == nil {
+			return View{}, false
+		}
 	}
 	v := View{
 		Peer: id, Awake: p.awake, Route: p.primary, Since: p.since, Why: p.why, Spare: p.spare,
-		Punched: p.punched, Own: familyOf(e.Endpoints(now)), Its: familyOf(append(slices.Clone(p.named), p.Public...)),
+		Punched: p.punched,
 	}
 	for _, t := range p.tracks {
 		v.Routes = append(v.Routes, RouteView{t.route, t.lastEcho, t.best(), t.loss(), t.misses, t.narrow(), t.heldUntil})
 	}
 	return v, true
+}
+
+// Explain is View with what is known of how the two nodes are connected.
+func (e *Engine) Explain(now time.Time, id wire.ID) (View, bool) {
+	v, ok := e.View(now, id)
+	if ok {
+		v.Own, v.Its = familyOf(e.Endpoints(now)), familyOf(e.dir.peers[id].Public)
+		if p := e.peers[id]; p != nil {
+			v.Its = familyOf(append(slices.Clone(p.named), p.Public...))
+		}
+	}
+	return v, ok
+}
+
+// Proven says whether the route in use for a peer answered since then.
+func (e *Engine) Proven(id wire.ID, since time.Time) bool {
+	p := e.peers[id]
+	if p == nil {
+		return false
+	}
+	t := p.track(p.primary)
+	return t != nil && !t.lastEcho.Before(since)
+}
+
+// guess is what would be known of a peer if there was traffic with it now; nil if
+// there is no such peer.
+func (e *Engine) guess(now time.Time, id wire.ID) *peer {
+	conf, ok := e.dir.peers[id]
+	if !ok || id == e.cfg.Self {
+		return nil
+	}
+	p := &peer{Peer: conf, slot: -1}
+	if known := e.peers[id]; known != nil {
+		*p = *known
+		p.tracks, p.awake = slices.Clone(known.tracks), false // nothing comes of this
+	}
+	e.setTracks(now, p)
+	if t := e.best(now, p, nil); t != nil {
+		p.primary, p.why = t.route, "first choice"
+	}
+	return p
 }
 
 // Current is the route in use, as it stands.

@@ -2,6 +2,7 @@ package path
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -54,6 +55,16 @@ func (t *track) timeout() time.Duration {
 		return time.Second
 	}
 	return min(max(t.srtt+4*t.rttvar+50*time.Millisecond, 120*time.Millisecond), 2*time.Second)
+}
+
+// take returns the flight of that nonce, which is answered now; the zero flight if
+// there is none, or not any more.
+func (t *track) take(nonce uint64) (f flight) {
+	if i := slices.IndexFunc(t.flights, func(f flight) bool { return f.nonce == nonce }); i >= 0 {
+		f = t.flights[i]
+		t.flights = slices.Delete(t.flights, i, i+1)
+	}
+	return f
 }
 
 // echoed books the answer to a flight.

@@ -116,16 +116,19 @@ func (f *Forwarder) Settle() {
 	}
 }
 
-// SetEpoch says what epoch a member's frames must carry.
+// SetEpoch says what epoch a member's frames must carry. Of the one they carry
+// already, what was seen stays seen.
 func (f *Forwarder) SetEpoch(id wire.ID, epoch uint32) {
 	m := (*f.members.Load())[id]
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
-	m.epoch = epoch
-	m.window.Reset()
-	m.mu.Unlock()
+	defer m.mu.Unlock()
+	if m.epoch != epoch {
+		m.epoch = epoch
+		m.window.Reset()
+	}
 }
 
 // SetHop says where frames for a member go.

@@ -102,6 +102,12 @@ func TestVerdicts(t *testing.T) {
 			f.Forward(time.Unix(1, 0), append([]byte(nil), b...))
 			return b
 		}, Drop},
+		"replayed, its epoch told again": {func(f *Forwarder, hub *party, n []*party) []byte {
+			b := n[0].stamped(hub, n[1].id, wire.Stamp{Epoch: 5, Counter: 9})
+			f.Forward(time.Unix(1, 0), append([]byte(nil), b...))
+			f.SetEpoch(n[0].id, 5)
+			return b
+		}, Drop},
 		"of another epoch": {func(_ *Forwarder, hub *party, n []*party) []byte {
 			return n[0].stamped(hub, n[1].id, wire.Stamp{Epoch: 6, Counter: 1})
 		}, Unknown},

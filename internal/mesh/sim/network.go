@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type Network struct {
 	delay   time.Duration // one way, from a device to any other or to the gateway
 	devices map[netip.Addr]device
 	routed  map[netip.Prefix]device // prefixes behind a router
+	lengths []int                   // of these prefixes, in bits, each once
 	gateway *Router
 }
 
@@ -25,15 +27,35 @@ func (w *World) Network(delay time.Duration) *Network {
 	return &Network{w: w, delay: delay, devices: make(map[netip.Addr]device), routed: make(map[netip.Prefix]device)}
 }
 
+// route makes prefix lie behind d; behind nothing if d is nil.
+func (n *Network) route(prefix netip.Prefix, d device) {
+	if d == nil {
+		delete(n.routed, prefix)
+		return
+	}
+	n.routed[prefix] = d
+	if !slices.Contains(n.lengths, prefix.Bits()) {
+		n.lengths = append(n.lengths, prefix.Bits())
+	}
+}
+
+// behind is the router before a, nil if there is none.
+func (n *Network) behind(a netip.Addr) device {
+	for _, bits := range n.lengths {
+		if prefix, err := a.Prefix(bits); err == nil { // else a is IPv4
+			if d := n.routed[prefix]; d != nil {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
 // carry takes a packet that a device of the network sent.
 func (n *Network) carry(p Packet) {
 	to := n.devices[p.Dst.Addr()]
 	if to == nil {
-		for prefix, d := range n.routed {
-			if prefix.Contains(p.Dst.Addr()) {
-				to = d
-			}
-		}
+		to = n.behind(p.Dst.Addr())
 	}
 	if to == nil && n.gateway != nil {
 		n.w.After(n.delay, func() { n.gateway.outbound(p) })
@@ -99,7 +121,7 @@ func (w *World) Router(inner, outer *Network, v4 netip.Addr, nat NAT, v6 netip.P
 		outer.devices[v4] = r
 	}
 	if v6.IsValid() {
-		outer.routed[v6] = r
+		outer.route(v6, r)
 	}
 	return r
 }

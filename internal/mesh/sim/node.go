@@ -3,6 +3,7 @@ package sim
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -17,9 +18,6 @@ const Port = 51877
 // padTo is as large as a full packet at an MTU of 1280, with what WireGuard adds.
 const padTo = 1280 + 32
 
-// lookEvery is how often an agent looks at traffic that flows.
-const lookEvery = 40 * time.Millisecond
-
 // Node is one machine with an agent.
 type Node struct {
 	w      *World
@@ -28,14 +26,15 @@ type Node struct {
 	addrs  []netip.Addr // its own, of either family
 	hub    bool
 	public []netip.AddrPort
-	key    wire.PrivateKey
+	key    fleet.Key
+	ownKey *wire.Keyring // without peers
 	id     wire.ID
 
 	// State of the agent: lost when it stops.
 	up      bool
 	run     int // how often it was started
 	engine  *path.Engine
-	ring    *wire.Keyring
+	keys    map[wire.ID]*wire.Keyring // of one peer each, made when first needed
 	relay   *relay.Forwarder
 	peers   map[wire.ID]*traffic
 	advance time.Time // when it will next
@@ -49,6 +48,25 @@ type Node struct {
 
 	// Changes are the switches of path, for people.
 	Changes []Change
+	// Control is what it sent that is no data, its own and what it relayed.
+	Control Tally
+}
+
+// Tally counts what was sent; bytes are of UDP payload.
+type Tally struct{ Packets, Bytes int }
+
+func (t *Tally) add(b []byte) {
+	t.Packets++
+	t.Bytes += len(b)
+}
+
+// isData says whether b carries what users send, relayed or not.
+func isData(b []byte) bool {
+	kind := wire.Classify(b)
+	if (kind == wire.Forward || kind == wire.Deliver) && len(b) > wire.RelaySize {
+		kind = wire.Classify(b[wire.RelaySize:])
+	}
+	return kind == wire.WireGuard
 }
 
 // Change is one switch of path.
@@ -72,17 +90,21 @@ type traffic struct {
 // has fixed endpoints at its addresses.
 func (w *World) Machine(name string, net *Network, hub bool, addrs ...netip.Addr) *Node {
 	n := &Node{w: w, Name: name, net: net, addrs: addrs, hub: hub, streams: make(map[uint64]listener)}
-	for i := range n.key {
-		n.key[i] = byte(w.random.Uint64())
+	var key wire.PrivateKey
+	for i := range key {
+		key[i] = byte(w.random.Uint64())
 	}
-	n.id = wire.IDOf(n.key.Public())
+	n.key, n.ownKey = key.Public(), wire.NewKeyring(key)
+	n.id = wire.IDOf(n.key)
+	w.byID[n.id], w.dir = n, nil
 	for _, a := range addrs {
 		net.devices[a] = n
 		if hub {
 			n.public = append(n.public, netip.AddrPortFrom(a, Port))
 		}
 	}
-	w.nodes[name] = n
+	at, _ := slices.BinarySearchFunc(w.nodes, name, func(n *Node, name string) int { return strings.Compare(n.Name, name) })
+	w.nodes = slices.Insert(w.nodes, at, n)
 	return n
 }
 
@@ -94,51 +116,68 @@ func (w *World) Start(nodes ...*Node) {
 }
 
 // All returns every machine, by name.
-func (w *World) All() []*Node {
-	var out []*Node
-	for _, n := range w.nodes {
-		out = append(out, n)
-	}
-	slices.SortFunc(out, func(a, b *Node) int {
-		if a.Name < b.Name {
-			return -1
+func (w *World) All() []*Node { return slices.Clone(w.nodes) }
+
+// directory is who there is: one for all, as every machine has the same file.
+func (w *World) directory() *path.Directory {
+	if w.dir == nil {
+		var peers []path.Peer
+		for _, n := range w.nodes {
+			peers = append(peers, path.Peer{ID: n.id, Hub: n.hub, Public: n.public})
 		}
-		return 1
-	})
-	return out
+		w.dir = path.NewDirectory(peers)
+	}
+	return w.dir
 }
 
 func (n *Node) start() {
 	n.up = true
 	n.run++
-	n.engine = path.New(path.Config{Self: n.id, Random: n.w.random.Uint64, PadTo: padTo})
+	n.engine = path.New(path.Config{
+		Self: n.id, Random: n.w.random.Uint64, PadTo: padTo,
+		Traffic: func(_ time.Time, id wire.ID) path.Traffic { return n.with(id).Traffic },
+	})
 	n.relay = relay.New(n.engine.Epoch())
 	n.peers = make(map[wire.ID]*traffic)
 	n.advance = time.Time{}
-	ring := wire.NewKeyring(n.key)
-	var keys []fleet.Key
-	var peers []path.Peer
-	for _, o := range n.w.All() {
-		if o == n {
-			continue
-		}
-		keys = append(keys, o.key.Public())
-		peers = append(peers, path.Peer{ID: o.id, Hub: o.hub, Public: o.public})
-		n.peers[o.id] = &traffic{node: o}
-	}
-	n.ring, _ = ring.With(keys)
-	var pairs []*wire.Pair
-	for _, p := range peers {
-		if pair, ok := n.ring.Pair(p.ID); ok {
-			pairs = append(pairs, pair)
-		}
-	}
+	n.keys = make(map[wire.ID]*wire.Keyring)
 	if n.hub {
+		var pairs []*wire.Pair
+		for _, o := range n.w.nodes {
+			if o != n {
+				pairs = append(pairs, n.pair(o.id))
+			}
+		}
 		n.relay.SetMembers(pairs)
 	}
 	n.engine.SetLocal(n.local())
-	n.engine.SetPeers(n.now(), peers)
+	n.engine.SetPeers(n.now(), n.w.directory())
 	n.work()
+}
+
+// with is what is kept for one peer.
+func (n *Node) with(id wire.ID) *traffic {
+	t := n.peers[id]
+	if t == nil {
+		t = &traffic{node: n.w.byID[id], quiet: true}
+		n.peers[id] = t
+	}
+	return t
+}
+
+// ring has the keys shared with one peer; nil if there is no such node.
+func (n *Node) ring(id wire.ID) *wire.Keyring {
+	ring := n.keys[id]
+	if o := n.w.byID[id]; ring == nil && o != nil {
+		ring, _ = n.ownKey.With([]fleet.Key{o.key})
+		n.keys[id] = ring
+	}
+	return ring
+}
+
+func (n *Node) pair(id wire.ID) *wire.Pair {
+	pair, _ := n.ring(id).Pair(id)
+	return pair
 }
 
 func (n *Node) local() (out []netip.AddrPort) {
@@ -205,18 +244,8 @@ func (n *Node) work() {
 		return
 	}
 	n.carryOut()
-	soon := false
-	for id, flowing := range n.engine.Awake(n.now()) {
-		t := n.peers[id]
-		n.engine.Traffic(n.now(), id, t.Traffic)
-		t.quiet = !flowing
-		soon = soon || flowing
-	}
 	next := n.engine.Advance(n.now())
 	n.carryOut()
-	if soon && next.Sub(n.now()) > lookEvery {
-		next = n.now().Add(lookEvery)
-	}
 	if !n.advance.After(n.now()) || next.Before(n.advance) {
 		n.advance = next
 		run := n.run
@@ -236,15 +265,17 @@ func (n *Node) carryOut() {
 				n.engine.Failed(n.now(), d.Peer, d.Route)
 			}
 		case path.Use:
-			t := n.peers[d.Peer]
+			t := n.with(d.Peer)
 			if d.Route != t.use.Route {
 				n.Changes = append(n.Changes, Change{n.w.now, t.node.Name, d})
 			}
 			t.use = d
 		case path.Line:
-			n.peers[d.Hub].line = d
+			n.with(d.Hub).line = d
 		case path.Egress:
 			n.relay.SetHop(d.Peer, relay.Hop{Addr: d.Addr, Local: d.Local})
+		case path.Quiet:
+			n.with(d.Peer).quiet = true
 		case path.Epoch:
 			n.relay.SetEpoch(d.Peer, d.Epoch)
 		}
@@ -261,10 +292,7 @@ func (r randomReader) Read(b []byte) (int, error) {
 }
 
 func (n *Node) seal(d path.Send) []byte {
-	pair, ok := n.ring.Pair(d.Peer)
-	if !ok {
-		return nil
-	}
+	pair := n.pair(d.Peer)
 	switch m := d.Message.(type) {
 	case wire.Probe:
 		return pair.SealProbe(nil, m)
@@ -284,14 +312,13 @@ func (n *Node) sendFrame(id wire.ID, r path.Route, local netip.Addr, b []byte) b
 	if r.Direct() {
 		return n.send(r.Addr, local, b)
 	}
-	hub := n.peers[r.Hub]
-	if hub == nil || !hub.line.Addr.IsValid() {
+	hub := n.with(r.Hub)
+	if !hub.line.Addr.IsValid() {
 		return false
 	}
-	pair, _ := n.ring.Pair(r.Hub)
 	hub.counter++
 	frame := append(make([]byte, wire.RelaySize), b...)
-	pair.PutForward(frame, b, id, wire.Stamp{Epoch: n.engine.Epoch(), Counter: hub.counter}, 1)
+	n.pair(r.Hub).PutForward(frame, b, id, wire.Stamp{Epoch: n.engine.Epoch(), Counter: hub.counter}, 1)
 	return n.send(hub.line.Addr, hub.line.Local, frame)
 }
 
@@ -302,8 +329,10 @@ func (n *Node) send(to netip.AddrPort, local netip.Addr, b []byte) bool {
 	}
 	for _, a := range n.addrs {
 		if a == local || !local.IsValid() && a.Is4() == to.Addr().Is4() {
-			n.w.Sent.Packets++
-			n.w.Sent.Bytes += len(b)
+			n.w.Sent.add(b)
+			if !isData(b) {
+				n.Control.add(b)
+			}
 			n.net.carry(Packet{netip.AddrPortFrom(a, Port), to, b})
 			return true
 		}
@@ -318,16 +347,23 @@ func (n *Node) receive(p Packet) {
 	}
 }
 
+// senderAt is where a frame that is not relayed says who sent it.
+const senderAt = 4
+
 func (n *Node) frame(b []byte, from path.Source) {
 	switch wire.Classify(b) {
 	case wire.WireGuard:
 		n.data(b, from.Route)
 	case wire.Deliver:
-		f, payload, err := n.ring.OpenDeliver(b)
+		hub, err := wire.RelaySender(b)
+		if err != nil || n.ring(hub) == nil {
+			return
+		}
+		f, err := n.pair(hub).OpenRelay(b)
 		if err != nil {
 			return
 		}
-		n.frame(payload, path.Source{Route: path.Route{Hub: f.Hub}})
+		n.frame(b[wire.RelaySize:], path.Source{Route: path.Route{Hub: f.Hub}})
 	case wire.Forward:
 		hop, f, verdict := n.relay.Forward(n.now(), b)
 		switch verdict {
@@ -342,7 +378,14 @@ func (n *Node) frame(b []byte, from path.Source) {
 		case relay.Drop, relay.Limited:
 		}
 	case wire.Ping, wire.Pong, wire.Call, wire.Notice:
-		if m, err := n.ring.Open(b); err == nil {
+		if len(b) < senderAt+len(wire.ID{}) {
+			return
+		}
+		ring := n.ring(wire.ID(b[senderAt:]))
+		if ring == nil {
+			return
+		}
+		if m, err := ring.Open(b); err == nil {
 			n.engine.Receive(n.now(), from, m)
 			n.work()
 		}
@@ -351,7 +394,7 @@ func (n *Node) frame(b []byte, from path.Source) {
 }
 
 // Path is how this machine sends to another.
-func (n *Node) Path(to *Node) path.Use { return n.peers[to.id].use }
+func (n *Node) Path(to *Node) path.Use { return n.with(to.id).use }
 
 // Proven says whether an echo came by the path in use within the last seconds.
 func (n *Node) Proven(to *Node) bool {

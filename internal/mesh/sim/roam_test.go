@@ -44,8 +44,8 @@ func moves() []move {
 		{"IPv6 prefix", ari, func(c *cats, n *Node) time.Duration {
 			was, is := netip.MustParsePrefix("2001:db8:a:1::/64"), netip.MustParsePrefix("2001:db8:a:2::/64")
 			router := n.net.gateway
-			delete(router.outer.routed, was)
-			router.outer.routed[is] = router
+			router.outer.route(was, nil)
+			router.outer.route(is, router)
 			n.Move(n.net, addr("192.168.1.10"), addr("2001:db8:a:2::10"))
 			return 0
 		}},

@@ -11,6 +11,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"time"
+
+	"github.com/moggyfleet/moggy/internal/mesh/path"
+	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
 // Packet is one UDP datagram.
@@ -32,10 +35,12 @@ type World struct {
 	// Drop, if set, decides which packets are lost on their way into the network
 	// of their destination.
 	Drop func(p Packet) bool
-	// Sent counts what machines sent; bytes are of UDP payload.
-	Sent struct{ Packets, Bytes int }
+	// Sent counts what machines sent.
+	Sent Tally
 
-	nodes map[string]*Node
+	nodes []*Node // by name
+	byID  map[wire.ID]*Node
+	dir   *path.Directory
 }
 
 // New returns an empty world. Runs with the same seed are the same.
@@ -43,7 +48,7 @@ func New(seed uint64) *World {
 	w := &World{
 		now:    time.Unix(1_700_000_000, 0),
 		random: rand.New(rand.NewPCG(seed, seed)),
-		nodes:  make(map[string]*Node),
+		byID:   make(map[wire.ID]*Node),
 	}
 	w.Internet = w.Network(10 * time.Millisecond)
 	return w

@@ -37,13 +37,13 @@ func packet(stream uint64, number uint32, what byte, src wire.ID, size int) []by
 }
 
 func (n *Node) sendData(id wire.ID, b []byte) {
-	t := n.peers[id]
+	t := n.with(id)
 	now := n.now()
 	t.Tx = now
 	if len(b) > smallData {
 		t.Bulk = now
 	}
-	if t.quiet || !n.engine.IsAwake(id) {
+	if t.quiet {
 		t.quiet = false
 		n.engine.Traffic(now, id, t.Traffic)
 		n.work()
@@ -55,10 +55,7 @@ func (n *Node) sendData(id wire.ID, b []byte) {
 }
 
 func (n *Node) data(b []byte, r path.Route) {
-	from := n.peers[wire.ID(b[24:])]
-	if from == nil {
-		return
-	}
+	from := n.with(wire.ID(b[24:]))
 	now := n.now()
 	if from.use.Route == r {
 		from.Rx = now
@@ -93,6 +90,7 @@ type Stream struct {
 	sentAt         map[uint32]time.Time
 	times          []time.Time // when those that were answered had been sent
 	begin          time.Time
+	first          time.Time // when the first answer came
 	stopped        bool
 }
 
@@ -118,7 +116,10 @@ func (n *Node) Ping(to *Node, every time.Duration) *Stream {
 	return s
 }
 
-func (s *Stream) answered(_ time.Time, number uint32) {
+func (s *Stream) answered(now time.Time, number uint32) {
+	if s.first.IsZero() {
+		s.first = now
+	}
 	if at, ok := s.sentAt[number]; ok { // a second copy counts once
 		delete(s.sentAt, number)
 		s.Answered++
@@ -133,6 +134,25 @@ func (s *Stream) Stop() { s.stopped = true }
 // answered.
 func (s *Stream) Gap(end time.Time) time.Duration {
 	return longest(append([]time.Time{s.begin, end}, s.times...))
+}
+
+// GapSince is the same, from a time on.
+func (s *Stream) GapSince(from, end time.Time) time.Duration {
+	times := []time.Time{from, end}
+	for _, t := range s.times {
+		if t.After(from) {
+			times = append(times, t)
+		}
+	}
+	return longest(times)
+}
+
+// First is how long it took until the first answer came; an hour if none did.
+func (s *Stream) First() time.Duration {
+	if s.first.IsZero() {
+		return time.Hour
+	}
+	return s.first.Sub(s.begin)
 }
 
 func longest(times []time.Time) (gap time.Duration) {

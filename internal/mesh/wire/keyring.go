@@ -6,7 +6,7 @@ import "github.com/moggyfleet/moggy/internal/fleet"
 func NewKeyring(priv PrivateKey) *Keyring { return &Keyring{self: newIdentity(priv)} }
 
 // Self is our own public key.
-func (k *Keyring) Self() fleet.Key { return k.priv.Public() }
+func (k *Keyring) Self() fleet.Key { return k.self.public }
 
 // With returns a ring for exactly those peers. Pairs that k has are kept; a key
 // that is unusable, or our own, is left out and returned.
