@@ -20,9 +20,9 @@
 // was heard from the peer says nothing of whether we reach it.
 //
 // A peer is awake while there is traffic with it, and for Idle after. Then its
-// primary is probed every Active, and every other time its spare: a proven route
-// that shares as little as possible with the primary. Other peers cost nothing,
-// neither memory nor a look, but for the hubs.
+// primary is probed every Active, and every Spare its spare: a proven route that
+// shares as little as possible with the primary. Other peers cost nothing, neither
+// memory nor a look, but for the hubs.
 //
 // # Hubs
 //
@@ -182,6 +182,8 @@ const (
 	Idle = 30 * time.Second
 	// Active is how often the primary of an awake peer is probed.
 	Active = time.Second
+	// Spare is how often its spare is: never older than Fresh.
+	Spare = 5 * Active / 2
 	// Background is how often its other proven routes are.
 	Background = 10 * time.Second
 	// Look is how often traffic is looked at while it flows: often enough for
