@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // FuzzOpen gives the decoders bytes that nobody authenticated, and such that
@@ -60,6 +61,41 @@ func FuzzFields(f *testing.F) {
 			copy(frame[32:], tag[:])
 			_, _ = b.openNote(frame) // must not panic
 		default:
+		}
+	})
+}
+
+// FuzzCall seals what it is given as the right sender would, so that the fields of
+// a Call are reached.
+func FuzzCall(f *testing.F) {
+	a, b := pairs(f)
+	for _, m := range samples() {
+		c, ok := m.(CallMe)
+		if !ok {
+			continue
+		}
+		frame := seal(f, a, c)
+		aead, err := chacha20poly1305.NewX(b.in.seal[:])
+		if err != nil {
+			f.Fatal(err)
+		}
+		plain, err := aead.Open(nil, frame[12:callHead], frame[callHead:], frame[:12])
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(plain)
+	}
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		frame := append(appendHead(nil, Call), a.Self[:]...)
+		frame = append(frame, make([]byte, chacha20poly1305.NonceSizeX)...)
+		aead, err := chacha20poly1305.NewX(a.out.seal[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame = aead.Seal(frame, frame[12:callHead], plain, frame[:12])
+		c, err := b.openCall(frame)
+		if err == nil && (len(c.Endpoints) > MaxEndpoints || len(c.Hubs) > MaxHubs || c.Stamp.Epoch == 0 || c.Src != a.Self) {
+			t.Errorf("let through: %+v", c)
 		}
 	})
 }
