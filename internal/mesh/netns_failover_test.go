@@ -217,7 +217,7 @@ func TestNetnsFailover(t *testing.T) {
 		// One run on a machine that is busy with something else says less.
 		wanted := gapWanted
 		if n < 20 {
-			wanted *= 3
+			wanted *= 5
 		}
 		if got := max(part(f.ping, 95), part(f.stream, 95)); got > wanted {
 			t.Errorf("%s: silent for %v, want at most %v", tr.name, got, wanted)
@@ -252,13 +252,13 @@ func (tr trouble) run(t *testing.T, c *fleetOfCats, f *figures) (wait func()) {
 		return a.path(b).RTTMicro > 0 && b.path(a).RTTMicro > 0 && tr.back(a, b)
 	})
 	settled := time.Now()
-	c.wait("a second passes", 5*time.Second, func() bool { return time.Since(settled) > time.Second })
+	c.wait("it flows", 5*time.Second, func() bool { return time.Since(settled) > 600*time.Millisecond })
 	before := ping.gap(settled)
 	begin := time.Now()
 	mend := tr.inflict(c, a, b)
 	c.wait(tr.name+": the broken path is left", 10*time.Second, func() bool { return tr.left(a, b) })
 	left := c.changes(a, b)
-	c.wait("it goes on", 10*time.Second, func() bool { return time.Since(begin) > 2500*time.Millisecond })
+	c.wait("it goes on", 10*time.Second, func() bool { return time.Since(begin) > 2*time.Second })
 	pings, streams := ping.gap(begin), stream.gap(t, begin)
 	f.ping, f.stream = append(f.ping, pings), append(f.stream, streams)
 	stream.end()

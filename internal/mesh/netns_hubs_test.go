@@ -66,7 +66,11 @@ func TestNetnsHubs(t *testing.T) {
 		hub.start()
 		steady(hub.name + " is back")
 	}
-	for _, hub := range hubs {
+	some := hubs
+	if !thorough() {
+		some = hubs[1:2]
+	}
+	for _, hub := range some {
 		begin := time.Now()
 		hub.stop(syscall.SIGTERM) // as `apply` restarts it
 		hub.start()
@@ -74,7 +78,7 @@ func TestNetnsHubs(t *testing.T) {
 		quiet(hub.name+" restarted on purpose", begin, bar, hub)
 		steady(hub.name + " is back")
 	}
-	for i, hub := range hubs {
+	for i, hub := range some {
 		begin := time.Now()
 		mend := c.loseBoth(all[3+i%2], hub, "") // and the others not
 		pass(1500 * time.Millisecond)
