@@ -20,12 +20,13 @@ import (
 	"github.com/moggyfleet/moggy/internal/mesh"
 )
 
-// Bounds of the agent's memory. wireguard-go's packet buffers grow with the
-// load and are only given back by the garbage collector: the limit makes it run
-// in time, and costs nothing while there is less than that.
+// Bounds of the agent's memory. What WireGuard holds while packets are under way
+// is bounded (mesh/link), to some 75 MB with all else of a small fleet: the limit
+// is for what is beyond, and well above, because a collector that runs all the time
+// costs a third of the throughput.
 const (
-	agentMemory = 96 << 20 // bytes, soft
-	agentGOGC   = 50       // percent
+	agentMemory = 112 << 20 // bytes, soft
+	agentGOGC   = 50        // percent
 )
 
 func newAgentCommand(a *app) *cobra.Command {

@@ -85,7 +85,7 @@ func NewBind(c BindConfig) *Bind {
 	if now == nil {
 		now = time.Now
 	}
-	b := &Bind{now: now, begin: now(), control: c.Control, relay: c.Relay, port: c.Port, plain: c.NoOffload, opening: newFlight(), sealing: newFlight(), names: make(map[uint32]*peer)}
+	b := &Bind{now: now, begin: now(), control: c.Control, relay: c.Relay, port: c.Port, plain: c.NoOffload, opening: newFlight(stallOpening), sealing: newFlight(stallSealing), names: make(map[uint32]*peer)}
 	b.epoch.Store(c.Epoch)
 	b.ring.Store(&wire.Keyring{})
 	b.former.Store(&wire.Keyring{})

@@ -18,25 +18,31 @@ import (
 // there is; it cannot be told a limit. So no more are given to it while there are
 // flightMost: the kernel's queues keep what comes meanwhile, and senders notice
 // when these are full. A packet that WireGuard drops does not come out; it counts
-// no more once its buffer is filled again, or nothing at all came out for stallFor.
+// no more once its buffer is filled again, or nothing at all came out for a while.
 // What it surely keeps or drops is not counted: what is for a peer without a
 // session, and what is no data.
 type flight struct {
 	mu   sync.Mutex
 	in   map[uintptr]struct{} // the addresses of their buffers
 	left chan struct{}        // some left
+
+	stall time.Duration
 }
 
 const (
 	// flightMost is some 4 ms at 1 Gbit/s, and 25 MB of buffers.
 	flightMost = 384
-	stallFor   = 10 * time.Millisecond
+	// Nothing comes out for so long only where what was given is dropped: a flood of
+	// replayed packets, or data for a session that just ended. A busy machine's
+	// scheduler takes some 20 ms.
+	stallOpening = 30 * time.Millisecond
+	stallSealing = 200 * time.Millisecond
 	// sealsFor is how long after data was sealed for a peer more is thought to be.
 	sealsFor = time.Second
 )
 
-func newFlight() *flight {
-	return &flight{in: make(map[uintptr]struct{}), left: make(chan struct{}, 1)}
+func newFlight(stall time.Duration) *flight {
+	return &flight{stall: stall, in: make(map[uintptr]struct{}), left: make(chan struct{}, 1)}
 }
 
 func bufferOf(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
@@ -46,12 +52,12 @@ func (f *flight) await() {
 	if !f.full() {
 		return
 	}
-	stall := time.NewTimer(stallFor)
+	stall := time.NewTimer(f.stall)
 	defer stall.Stop()
 	for f.full() {
 		select {
 		case <-f.left:
-			stall.Reset(stallFor)
+			stall.Reset(f.stall)
 		case <-stall.C:
 			f.mu.Lock()
 			clear(f.in)

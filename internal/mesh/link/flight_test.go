@@ -28,16 +28,16 @@ func TestFlight(t *testing.T) {
 	}{
 		{"few", flightMost - 1, all, func(*flight, [][]byte) {}, 0},
 		{"written", flightMost, all, func(f *flight, b [][]byte) { f.remove(b[:1]) }, time.Millisecond},
-		{"others are written", flightMost, all, func(f *flight, _ [][]byte) { f.remove(room16(9)) }, stallFor},
-		{"none leaves", flightMost, all, func(*flight, [][]byte) {}, stallFor},
+		{"others are written", flightMost, all, func(f *flight, _ [][]byte) { f.remove(room16(9)) }, stallOpening},
+		{"none leaves", flightMost, all, func(*flight, [][]byte) {}, stallOpening},
 		{"none counts", 2 * flightMost, func(int) bool { return false }, func(*flight, [][]byte) {}, 0},
 		{"too few count", 2 * flightMost, func(i int) bool { return i%3 == 0 }, func(*flight, [][]byte) {}, 0},
-		{"one too few leaves", flightMost + 1, all, func(f *flight, b [][]byte) { f.remove(b[:1]) }, time.Millisecond + stallFor},
+		{"one too few leaves", flightMost + 1, all, func(f *flight, b [][]byte) { f.remove(b[:1]) }, time.Millisecond + stallOpening},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, bufs := newFlight(), room16(tt.given)
+				f, bufs := newFlight(stallOpening), room16(tt.given)
 				f.add(bufs, tt.counts)
 				time.AfterFunc(time.Millisecond, func() { tt.leave(f, bufs) })
 				begin := time.Now()
@@ -54,17 +54,17 @@ func TestFlight(t *testing.T) {
 // TestFlightStalls: as long as some leave now and then, none is forgotten.
 func TestFlightStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, bufs := newFlight(), room16(flightMost+2)
+		f, bufs := newFlight(stallOpening), room16(flightMost+2)
 		f.add(bufs, all)
 		go func() {
 			for i := range 3 {
-				time.Sleep(stallFor / 2)
+				time.Sleep(stallOpening / 2)
 				f.remove(bufs[i : i+1])
 			}
 		}()
 		begin := time.Now()
 		f.await()
-		if took, want := time.Since(begin), 3*stallFor/2; took != want {
+		if took, want := time.Since(begin), 3*stallOpening/2; took != want {
 			t.Errorf("waited for %v, want %v", took, want)
 		}
 		synctest.Wait()
