@@ -40,6 +40,9 @@ func (e *Engine) failover(now time.Time, p *peer, cur *track) {
 	if t == nil {
 		return // nothing is better: stay, and keep trying
 	}
+	if s := p.track(p.spare); s != nil && t.shares(cur) && !s.route.Direct() && s.proven(now, Fresh) && !e.unusable(now, s) {
+		t = s
+	}
 	if !cur.lastEcho.IsZero() {
 		cur.fail(now)
 		e.doubtKin(now, p, cur)
@@ -150,6 +153,9 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 		}
 		if !cur.narrow() && (t.narrow() || t.lastFull.IsZero() && !cur.lastFull.IsZero()) {
 			continue // full packets do not pass, or nobody has tried yet
+		}
+		if cur.misses > 0 && t.shares(cur) {
+			continue
 		}
 		if guess {
 			// A relay, or IPv4, often answers first: give the guess a moment.

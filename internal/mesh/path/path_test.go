@@ -320,6 +320,39 @@ func TestRefusedByThisMachine(t *testing.T) {
 	}
 }
 
+// TestNoKinInDoubt: when the direct route breaks, another direct one that answered
+// some seconds ago is no better: it may have broken as well.
+func TestNoKinInDoubt(t *testing.T) {
+	for i := range 10 {
+		r := newRig(t, fleetOf()...)
+		broken := false
+		flow := func(d time.Duration) (used []Route) {
+			for end := r.now.Add(d); r.now.Before(end); {
+				tr := Traffic{Tx: r.now}
+				if u := r.use[hubA].Route; !broken || !u.Direct() {
+					tr.Rx = r.now
+				}
+				r.e.Traffic(r.now, hubA, tr)
+				r.run(40*time.Millisecond, func(s Send) bool { return !broken || s.Peer != hubA || !s.Route.Direct() })
+				if u := r.use[hubA].Route; len(used) == 0 || used[len(used)-1] != u {
+					used = append(used, u)
+				}
+			}
+			return used
+		}
+		flow(20*time.Second + time.Duration(i)*370*time.Millisecond)
+		was := r.use[hubA].Route
+		if !was.Direct() {
+			t.Fatalf("goes by %v, want a direct route", was)
+		}
+		broken = true
+		used := flow(2 * time.Second)
+		if len(used) < 2 || used[1].Direct() {
+			t.Errorf("%d: went by %v, want a relay after %v", i, used, was)
+		}
+	}
+}
+
 // TestBackAfterAnOutage: a direct route that answered nothing for some seconds was
 // not lossy, but away: it is used again soon after its hold-down. If that happens
 // again and again it is left alone for longer.

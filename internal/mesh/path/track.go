@@ -185,6 +185,12 @@ func (t *track) asked() bool {
 	return false
 }
 
+// shares says whether t may share what just broke cur: both are direct, and it has
+// not answered since.
+func (t *track) shares(cur *track) bool {
+	return t.route.Direct() && cur.route.Direct() && t.lastEcho.Before(cur.missSince)
+}
+
 // narrow says whether full packets do not pass.
 func (t *track) narrow() bool { return t.fullMisses >= missesFull }
 
