@@ -151,10 +151,7 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 		if t == cur || t.misses > 0 || e.unusable(now, t) || now.Before(t.heldUntil) || !t.proven(now, lately) {
 			continue
 		}
-		if !cur.narrow() && (t.narrow() || t.lastFull.IsZero() && !cur.lastFull.IsZero()) {
-			continue // full packets do not pass, or nobody has tried yet
-		}
-		if cur.misses > 0 && t.shares(cur) {
+		if cur.wider(t) || cur.misses > 0 && t.shares(cur) {
 			continue
 		}
 		if guess {

@@ -191,6 +191,12 @@ func (t *track) shares(cur *track) bool {
 	return t.route.Direct() && cur.route.Direct() && t.lastEcho.Before(cur.missSince)
 }
 
+// wider says whether full packets pass by t, and not by other, or nobody has tried
+// yet.
+func (t *track) wider(other *track) bool {
+	return !t.narrow() && (other.narrow() || other.lastFull.IsZero() && !t.lastFull.IsZero())
+}
+
 // narrow says whether full packets do not pass.
 func (t *track) narrow() bool { return t.fullMisses >= missesFull }
 
