@@ -52,6 +52,7 @@ time (UDP GSO and GRO), MOGGY_NO_OFFLOAD=1 in its environment does without.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opt.ConfigPath, "config", fleet.AgentConfigPath, "the mesh, as moggy apply writes it (`file`)")
 	flags.StringVar(&opt.KeyPath, "key", agentKeyPath(), "this node's private key (`file`)")
+	flags.StringVar(&opt.GatewayKeyPath, "gateway-key", "", "the private key that all hubs serve devices with (`file`)")
 	flags.StringVar(&opt.SocketPath, "socket", fleet.AgentSocket, "where to answer questions (`path`)")
 	flags.StringVar(&opt.StateDir, "state", os.Getenv("STATE_DIRECTORY"), "what must outlive a restart (`directory`)")
 	flags.StringVar(&opt.Interface, "interface", fleet.MeshInterface, "`name` of the network interface")

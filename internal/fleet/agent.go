@@ -26,7 +26,26 @@ type AgentConfig struct {
 	// Awaited are the nodes of the file whose keys nobody knows yet, sorted: hubs
 	// let in no other that is not among Nodes.
 	Awaited []NodeName `json:"awaited,omitempty"`
+	// Gateway is what devices with plain WireGuard know every hub by; nil for none.
+	// Devices are those, sorted by name.
+	Gateway *Gateway   `json:"gateway,omitempty"`
+	Devices []Device   `json:"devices,omitempty"`
 	Nodes   []MeshNode `json:"nodes"` // everyone whose key is known, sorted by name
+}
+
+// Gateway is one identity for all hubs, separate from the nodes' own: a device
+// has one profile, and any hub serves it.
+type Gateway struct {
+	Key  Key    `json:"key"`
+	Port uint16 `json:"port"` // UDP, the same on every hub
+}
+
+// Device is a machine that is no node and speaks plain WireGuard: a phone.
+type Device struct {
+	Name string     `json:"name"`
+	Key  Key        `json:"key"`
+	V4   netip.Addr `json:"v4"` // within the mesh's ranges
+	V6   netip.Addr `json:"v6"`
 }
 
 // MeshNode is one member of the mesh as every other sees it.

@@ -112,5 +112,15 @@ func validate(c fleet.AgentConfig) error {
 		}
 		addrs[n.V4], addrs[n.V6] = n.Name, n.Name
 	}
+	for _, d := range c.Devices {
+		name := fleet.NodeName(d.Name)
+		switch {
+		case d.Key.IsZero() || keys[d.Key] != "":
+			return fmt.Errorf("device %s: no key of its own", name)
+		case !c.V4.Contains(d.V4) || !c.V6.Contains(d.V6) || addrs[d.V4] != "" || addrs[d.V6] != "":
+			return fmt.Errorf("device %s: no addresses of its own in the mesh", name)
+		}
+		keys[d.Key], addrs[d.V4], addrs[d.V6] = name, name, name
+	}
 	return nil
 }

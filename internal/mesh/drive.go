@@ -86,6 +86,7 @@ func (a *Agent) drive(ctx context.Context) error {
 		next, looked := a.step(now)
 		timer.Reset(next.Sub(now))
 		a.turn(now, looked)
+		a.serve(now)
 		a.handshakes(now)
 	}
 }
@@ -257,6 +258,8 @@ func (a *Agent) carryOutLocked(now time.Time) {
 			a.greet[d.Peer] = greetingIn(now, after)
 		case path.Quiet:
 			a.bind.Quiet(d.Peer)
+		case path.Serving:
+			a.serving = append(a.serving, d)
 		case path.Restarted:
 			a.restarts = append(a.restarts, d.Peer)
 		}

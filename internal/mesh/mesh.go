@@ -32,10 +32,12 @@ import (
 type Options struct {
 	ConfigPath string // mesh.json
 	KeyPath    string // the private key, base64
-	SocketPath string // of the status server; its directory must exist
-	StateDir   string // what must outlive a restart; "" on nodes that are no hubs
-	Interface  string // name of the TUN interface
-	Version    string // moggy's
+	// GatewayKeyPath is that of the gateway to devices; "" where there is none.
+	GatewayKeyPath string
+	SocketPath     string // of the status server; its directory must exist
+	StateDir       string // what must outlive a restart; "" on nodes that are no hubs
+	Interface      string // name of the TUN interface
+	Version        string // moggy's
 	// NoOffload gives the kernel, and takes from it, each packet by itself.
 	NoOffload bool
 	Log       *slog.Logger
@@ -55,6 +57,9 @@ type Agent struct {
 	dev   *link.Device
 	relay *relay.Forwarder
 
+	gateway *link.Gateway // nil but on hubs that serve devices
+	serves  fleet.Gateway // which one that shall be; zero for none
+
 	invites *invitations
 
 	wake    chan struct{} // something changed: look again
@@ -72,6 +77,8 @@ type Agent struct {
 	ring     *wire.Keyring
 	former   *wire.Keyring              // of our other key, while it is rotated; else nil
 	nodes    map[wire.ID]fleet.MeshNode // without ourselves; Key is that of the ID
+	devices  map[wire.ID]*served
+	serving  []path.Serving             // told by hubs, and not looked at yet
 	speaks   map[fleet.NodeName]wire.ID // of nodes with two keys: the one it uses
 	heed     map[wire.ID]time.Time      // silent ones that were heard: when to shake hands
 	turns    map[wire.ID]time.Time      // silent ones that shook hands: when they are the node
@@ -80,8 +87,10 @@ type Agent struct {
 	logged   map[wire.ID]path.Route     // the path last written to the log
 	seen     map[wire.ID]*looked        // of traffic
 
-	lookMu sync.Mutex // of look; never held together with mu
+	lookMu sync.Mutex // of these; never held together with mu
 	look   map[wire.ID]bool
+	heard  map[netip.Addr]bool      // sources of what devices sent
+	here   map[netip.Addr]time.Time // those that are served here: when to tell so again
 }
 
 // New returns an agent that does nothing yet.
@@ -100,6 +109,8 @@ func New(opt Options) *Agent {
 		greet:  make(map[wire.ID]greeting),
 		seen:   make(map[wire.ID]*looked),
 		look:   make(map[wire.ID]bool),
+		heard:  make(map[netip.Addr]bool),
+		here:   make(map[netip.Addr]time.Time),
 	}
 }
 
@@ -224,6 +235,9 @@ func (a *Agent) apply() error {
 	} else if err != nil {
 		return err
 	}
+	if err := a.applyGateway(conf, self.Hub); err != nil {
+		a.log.Warn("devices are not served", fieldError, err) // the mesh works without
+	}
 	r := a.roster(peers)
 	for _, k := range r.bad {
 		a.log.Warn("peer left out: unusable key", fieldKey, k)
@@ -269,6 +283,9 @@ func (a *Agent) stop() {
 	a.mu.Unlock()
 	if self.Hub {
 		<-time.After(drainFor)
+	}
+	if a.gateway != nil {
+		a.gateway.Close()
 	}
 	if err := a.dev.Close(); err != nil {
 		a.log.Warn("interface not closed cleanly", fieldError, err)

@@ -64,11 +64,13 @@ func agentMain(dir string) error {
 	a := New(Options{
 		ConfigPath: filepath.Join(dir, "mesh.json"),
 		KeyPath:    filepath.Join(dir, "mesh.key"),
-		SocketPath: filepath.Join(dir, "agent.sock"),
-		StateDir:   dir,
-		Interface:  fleet.MeshInterface,
-		Version:    "test",
-		Log:        slog.New(slog.NewTextHandler(os.Stderr, nil)),
+
+		GatewayKeyPath: filepath.Join(dir, "gateway.key"),
+		SocketPath:     filepath.Join(dir, "agent.sock"),
+		StateDir:       dir,
+		Interface:      fleet.MeshInterface,
+		Version:        "test",
+		Log:            slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	a.clocks = func() clocks {
 		c := readClocks()

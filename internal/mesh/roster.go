@@ -53,6 +53,7 @@ func (a *Agent) roster(peers []fleet.MeshNode) roster {
 			m := link.Member{Key: key}
 			if id == speaks {
 				m.Allowed = []netip.Prefix{netip.PrefixFrom(n.V4, n.V4.BitLen()), netip.PrefixFrom(n.V6, n.V6.BitLen())}
+				m.Allowed = append(m.Allowed, a.servedBy(id)...)
 			} else {
 				r.silent[id] = true
 			}

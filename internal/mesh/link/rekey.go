@@ -3,6 +3,8 @@ package link
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +117,42 @@ func (d *Device) Begin(key fleet.Key) error {
 	return nil
 }
 
+// Lead lets a peer have further addresses, which whoever had them loses: those of a
+// device that it serves.
+func (d *Device) Lead(key fleet.Key, to []netip.Prefix) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m, ok := d.members[key]
+	if !ok {
+		return nil
+	}
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "public_key=%s\nupdate_only=true\n", hex.EncodeToString(key[:]))
+	for _, a := range to {
+		fmt.Fprintf(&conf, "allowed_ip=%s\n", a)
+	}
+	if err := d.dev.IpcSet(conf.String()); err != nil {
+		return fmt.Errorf("peers of %s: %w", d.name, err)
+	}
+	for other, o := range d.members {
+		o.Allowed = slices.DeleteFunc(slices.Clone(o.Allowed), func(a netip.Prefix) bool { return slices.Contains(to, a) })
+		d.members[other] = o
+	}
+	m.Allowed = append(d.members[key].Allowed, to...)
+	d.members[key] = m
+	d.knowLocked()
+	return nil
+}
+
+// knowLocked tells the interface whose data comes from which address.
+func (d *Device) knowLocked() {
+	members := make([]Member, 0, len(d.members))
+	for _, m := range d.members {
+		members = append(members, m)
+	}
+	d.tun.know(d.bind, members)
+}
+
 // Give lets the peer to have the addresses that the peer from had.
 func (d *Device) Give(to, from fleet.Key) error {
 	d.mu.Lock()
@@ -134,10 +172,6 @@ func (d *Device) Give(to, from fleet.Key) error {
 	}
 	heir.Allowed, old.Allowed = old.Allowed, nil
 	d.members[to], d.members[from] = heir, old
-	members := make([]Member, 0, len(d.members))
-	for _, m := range d.members {
-		members = append(members, m)
-	}
-	d.tun.know(d.bind, members)
+	d.knowLocked()
 	return nil
 }

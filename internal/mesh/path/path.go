@@ -101,7 +101,7 @@ type Peer struct {
 }
 
 // Decision is something the engine wants done or known: Send, Use, Line, Proven,
-// Restarted, Egress, Epoch or Quiet.
+// Restarted, Egress, Epoch, Quiet or Serving.
 type Decision interface{ decision() }
 
 // Send wants a message sent to Peer by exactly that route.
@@ -166,7 +166,11 @@ type Epoch struct {
 // so nobody looks.
 type Quiet struct{ Peer wire.ID }
 
+// Serving says that a hub has a device, the one that talks to it last.
+type Serving struct{ Hub, Device wire.ID }
+
 func (Send) decision()      {}
+func (Serving) decision()   {}
 func (Use) decision()       {}
 func (Line) decision()      {}
 func (Proven) decision()    {}

@@ -194,6 +194,10 @@ func (e *Engine) noted(now time.Time, p *peer, n wire.Note) {
 				e.choose(now, other, "hub draining")
 			}
 		}
+	case wire.Serving:
+		if p.Hub {
+			e.decide(Serving{p.ID, n.About})
+		}
 	case wire.Unreachable:
 		about := e.peers[n.About]
 		if about == nil {
@@ -241,10 +245,18 @@ func (e *Engine) Refuse(now time.Time, sender, about wire.ID) {
 }
 
 // Drain tells all who rely on this node that it is about to stop.
-func (e *Engine) Drain(now time.Time) {
+func (e *Engine) Drain(now time.Time) { e.tellDependents(now, wire.Note{Code: wire.Draining}) }
+
+// Serve tells them that this hub has a device.
+func (e *Engine) Serve(now time.Time, device wire.ID) {
+	e.tellDependents(now, wire.Note{Code: wire.Serving, About: device})
+}
+
+func (e *Engine) tellDependents(now time.Time, n wire.Note) {
 	for _, p := range e.known() {
 		if p.egress.Addr.IsValid() && now.Sub(p.egressAt) < Registered {
-			e.send(p, Route{Addr: p.egress.Addr}, p.egress.Local, wire.Note{Stamp: p.stamp(e.epoch), Code: wire.Draining})
+			n.Stamp = p.stamp(e.epoch)
+			e.send(p, Route{Addr: p.egress.Addr}, p.egress.Local, n)
 		}
 	}
 }

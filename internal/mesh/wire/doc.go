@@ -118,8 +118,9 @@
 //	32 | MAC over bytes 0 to 31                        |
 //
 // Code 1, Unreachable: "I have no address for the node `about`". Code 2,
-// Draining: "I am about to stop; use others". 48 bytes, less than any frame that
-// it answers.
+// Draining: "I am about to stop; use others". Code 3, Serving, of a hub: "the device
+// `about`, which is no node and speaks plain WireGuard, talks to me now"; the ID is
+// made of its key as a node's is. 48 bytes, less than any frame that it answers.
 //
 // # Forward and Deliver
 //

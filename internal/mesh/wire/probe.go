@@ -121,6 +121,8 @@ const (
 	Unreachable NoticeCode = 1
 	// Draining: the sender is about to stop; use others.
 	Draining NoticeCode = 2
+	// Serving: the device About, which is no node, talks to the sender now.
+	Serving NoticeCode = 3
 )
 
 // NoticeSize is the size of a notice, in bytes: less than the smallest frame
@@ -156,7 +158,7 @@ func (pair *Pair) openNote(b []byte) (Note, error) {
 		return Note{}, ErrMAC
 	}
 	n := Note{Src: pair.Peer, Stamp: stampAt(b[12:]), Code: NoticeCode(b[22]), About: ID(b[24:32])}
-	if n.Stamp.Epoch == 0 || n.Code != Unreachable && n.Code != Draining {
+	if n.Stamp.Epoch == 0 || n.Code != Unreachable && n.Code != Draining && n.Code != Serving {
 		return Note{}, ErrField
 	}
 	return n, nil

@@ -71,6 +71,7 @@ func samples() []Message {
 		Probe{Kind: Pong, Stamp: Stamp{1, 2}, Nonce: 1, Echo: 9, Seen: v6, Size: 80, Flags: Challenge},
 		Note{Stamp: Stamp{4, 5}, Code: Unreachable, About: ID{1, 2, 3}},
 		Note{Stamp: Stamp{4, 6}, Code: Draining},
+		Note{Stamp: Stamp{4, 7}, Code: Serving, About: ID{9}},
 		CallMe{Stamp: Stamp{4, 7}},
 		CallMe{Stamp: Stamp{4, 8}, Answer: true, Endpoints: []netip.AddrPort{v4, v6}, Hubs: []ID{{1}, {2}}},
 	}
