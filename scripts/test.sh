@@ -12,6 +12,8 @@ part "linters"
 make --no-print-directory lint
 part "unit tests, race detector on"
 go test -race -skip '^Test(Lab|Netns)' ./...
+part "a mesh of hundreds, simulated: too slow with the race detector"
+go test -run '^TestScale$' ./internal/mesh/sim
 part "fuzz targets, briefly"
 scripts/fuzz.sh 2000x
 if [ "$(id -u)" -eq 0 ]; then

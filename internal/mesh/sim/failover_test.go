@@ -135,6 +135,7 @@ func (f fault) run(t *testing.T, seed uint64, all *figures) {
 	t.Helper()
 	c := newCats(seed)
 	a, b := f.pair(c)
+	defer c.drawn(t, a, b)()
 	first := a.Ping(b, 50*time.Millisecond)
 	c.Run(17*time.Second + time.Duration(seed)*41*time.Millisecond)
 	first.Stop()

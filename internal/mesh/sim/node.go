@@ -99,6 +99,7 @@ func (w *World) Machine(name string, net *Network, hub bool, addrs ...netip.Addr
 	w.byID[n.id], w.dir = n, nil
 	for _, a := range addrs {
 		net.devices[a] = n
+		w.owners[a] = n
 		if hub {
 			n.public = append(n.public, netip.AddrPortFrom(a, Port))
 		}
@@ -268,6 +269,7 @@ func (n *Node) carryOut() {
 			t := n.with(d.Peer)
 			if d.Route != t.use.Route {
 				n.Changes = append(n.Changes, Change{n.w.now, t.node.Name, d})
+				n.w.note(note{at: n.w.now, from: n, text: n.w.going(t.node, d)})
 			}
 			t.use = d
 		case path.Line:
@@ -333,7 +335,9 @@ func (n *Node) send(to netip.AddrPort, local netip.Addr, b []byte) bool {
 			if !isData(b) {
 				n.Control.add(b)
 			}
-			n.net.carry(Packet{netip.AddrPortFrom(a, Port), to, b})
+			p := Packet{Src: netip.AddrPortFrom(a, Port), Dst: to, Data: b}
+			p.note = n.w.notePacket(n, p)
+			n.net.carry(p)
 			return true
 		}
 	}
@@ -343,6 +347,9 @@ func (n *Node) send(to netip.AddrPort, local netip.Addr, b []byte) bool {
 // receive implements device.
 func (n *Node) receive(p Packet) {
 	if n.up && !n.asleep && p.Dst.Port() == Port {
+		if p.note != nil {
+			p.note.to, p.note.got = n, true
+		}
 		n.frame(p.Data, path.Source{Route: path.Route{Addr: p.Src}, Local: p.Dst.Addr()})
 	}
 }

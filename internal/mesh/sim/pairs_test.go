@@ -129,6 +129,7 @@ func TestPairs(t *testing.T) {
 // talk pings both ways, and returns how they then reach each other.
 func talk(t *testing.T, w *World, nodes [2]*Node, what string) [2]fleet.PathKind {
 	t.Helper()
+	defer w.drawn(t, nodes[:]...)()
 	w.Run(2 * time.Second)
 	begin := w.Now()
 	there, back := nodes[0].Ping(nodes[1], 100*time.Millisecond), nodes[1].Ping(nodes[0], 100*time.Millisecond)

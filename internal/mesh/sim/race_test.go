@@ -9,6 +9,6 @@ const fewRuns = 1
 // someSizes are the fleets of TestScale, and somePairs how many pairs of each are
 // tried.
 const (
-	someSizes = "20,60"
-	somePairs = 20
+	someSizes = "20,40"
+	somePairs = 10
 )

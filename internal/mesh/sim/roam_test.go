@@ -99,6 +99,7 @@ func (m move) run(t *testing.T, seed uint64) (worst time.Duration) {
 	t.Helper()
 	c := newCats(seed)
 	n := m.mover(c)
+	defer c.drawn(t, n)()
 	pings := func() []*Stream {
 		return []*Stream{n.Ping(c.cosmo, 100*time.Millisecond), c.miki.Ping(n, 100*time.Millisecond), c.ziggy.Ping(n, 100*time.Millisecond)}
 	}
@@ -130,4 +131,28 @@ func (m move) run(t *testing.T, seed uint64) (worst time.Duration) {
 		}
 	}
 	return worst
+}
+
+// TestClocks: machines whose clocks are a year apart reach each other as if they
+// were not, one that starts later too, and a hub's death is nothing else to them.
+func TestClocks(t *testing.T) {
+	c := newCats(21)
+	defer c.drawn(t)()
+	year := 365 * 24 * time.Hour
+	c.ari.slept, c.miki.slept = year, -year // behind, and ahead
+	c.Start(c.ari, c.miki)
+	c.Run(2 * time.Second)
+	var streams []*Stream
+	for _, pair := range [][2]*Node{{c.ari, c.miki}, {c.miki, c.bianco}, {c.bianco, c.ari}, {c.ziggy, c.ari}} {
+		streams = append(streams, pair[0].Ping(pair[1], 50*time.Millisecond))
+	}
+	c.Run(10 * time.Second)
+	c.cosmo.Stop()
+	c.maco.Stop() // one of the two relays, or miki does
+	c.Run(10 * time.Second)
+	for i, s := range streams {
+		if gap := s.Gap(c.Now()); gap > time.Second {
+			t.Errorf("stream %d: %d of %d answered, silent for %v", i, s.Answered, s.Sent, gap)
+		}
+	}
 }

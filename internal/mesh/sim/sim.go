@@ -20,6 +20,8 @@ import (
 type Packet struct {
 	Src, Dst netip.AddrPort
 	Data     []byte
+
+	note *note
 }
 
 // World is one simulated internet. It is not safe for concurrent use: all
@@ -41,6 +43,11 @@ type World struct {
 	nodes []*Node // by name
 	byID  map[wire.ID]*Node
 	dir   *path.Directory
+
+	seed   uint64
+	begin  time.Time
+	notes  []*note              // what happened lately
+	owners map[netip.Addr]*Node // of addresses, to those who look from outside
 }
 
 // New returns an empty world. Runs with the same seed are the same.
@@ -49,7 +56,10 @@ func New(seed uint64) *World {
 		now:    time.Unix(1_700_000_000, 0),
 		random: rand.New(rand.NewPCG(seed, seed)),
 		byID:   make(map[wire.ID]*Node),
+		seed:   seed,
+		owners: make(map[netip.Addr]*Node),
 	}
+	w.begin = w.now
 	w.Internet = w.Network(10 * time.Millisecond)
 	return w
 }
