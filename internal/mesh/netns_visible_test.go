@@ -19,6 +19,10 @@ func (w *world) scrape(from string, of *machine) string {
 	return string(out)
 }
 
+// bothVary is why there is no direct IPv4 between ari and bianco; either's half of it
+// is known a little earlier.
+const bothVary = "both are behind NAT that maps per destination"
+
 // TestNetnsVisible: a node says how it reaches another and why not otherwise, and
 // gives metrics to the mesh alone.
 func TestNetnsVisible(t *testing.T) {
@@ -38,7 +42,8 @@ func TestNetnsVisible(t *testing.T) {
 		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
 			t.Fatal(err)
 		}
-		return len(p.Ways) == 4 && p.Known() && p.Ways[1].Tried > 0 && p.Ways[3].State == fleet.WaySpare
+		return len(p.Ways) == 4 && p.Known() && p.Ways[1].Tried > 0 && p.Ways[3].State == fleet.WaySpare &&
+			p.Ways[1].Why == bothVary && p.Ways[2].TxBytes > 0 && p.Ways[2].RxBytes > 0 // which hub carried what
 	})
 	if p.Path != fleet.PathRelayed || p.Why == "" {
 		t.Errorf("%+v, want a relay, and why", p)
@@ -46,14 +51,8 @@ func TestNetnsVisible(t *testing.T) {
 	if got, want := p.Ways[0].Why, "bianco has none"; got != want {
 		t.Errorf("no direct IPv6 because %q, want %q", got, want)
 	}
-	if got, want := p.Ways[1].Why, "both are behind NAT that maps per destination"; got != want {
-		t.Errorf("no direct IPv4 because %q, want %q", got, want)
-	}
 	if p.Ways[2].State != fleet.WayUsed || p.Ways[2].Via != p.Via {
 		t.Errorf("ways %+v, want the one by %s in use", p.Ways, p.Via)
-	}
-	if w := p.Ways[2]; w.TxBytes == 0 || w.RxBytes == 0 || w.TxBytes > p.TxBytes+p.Ways[3].TxBytes {
-		t.Errorf("%+v relayed %d bytes there and %d back, of %d and %d", w, w.TxBytes, w.RxBytes, p.TxBytes, p.RxBytes)
 	}
 	if n, m := bianco.logged("msg=path peer=ari "), bianco.logged("path=relayed"); n == 0 || m == 0 {
 		t.Error("bianco's log has no line for its path to ari")
