@@ -36,11 +36,20 @@ func TestLabRotate(t *testing.T) {
 		old := o.meshKey(node)
 		stop := o.pingPairs()
 		r := o.mustRemote("rotate", node, "--yes")
-		for pair, p := range stop() {
+		all := stop()
+		most, longest := 2, time.Second // what a pair loses that it is nothing to is the busy machine's
+		for pair, p := range all {
+			if !strings.Contains(pair, node) {
+				most, longest = max(most, 2+p.lost), max(longest, p.gap)
+			}
+		}
+		for pair, p := range all {
 			t.Logf("rotate %s (%s): %s: %d of %d pings lost, longest gap %s", node, r.took.Round(100*time.Millisecond), pair, p.lost, p.sent, p.gap)
-			// A busy machine may be late, and lose one where it is.
-			if p.lost > 2 || p.gap > 2*time.Second || p.sent < 20 {
+			if p.lost > max(most, p.sent/20) || p.gap > 3*longest || p.sent < 20 {
 				t.Errorf("%s while %s got a new key: %d of %d pings lost, longest gap %s", pair, node, p.lost, p.sent, p.gap)
+				for end := range strings.SplitSeq(pair, " to ") {
+					t.Logf("the agent of %s:\n%s", end, o.at(end, "journalctl", "-u", "moggy-agent", "-n", "60", "--no-pager").out)
+				}
 			}
 		}
 		o.rotated(node, old)
