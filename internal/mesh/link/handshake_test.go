@@ -191,7 +191,7 @@ func TestVoidSession(t *testing.T) {
 				stream()
 				return b.bind.Handshake(a.id, time.Now()) == Void
 			})
-			if took := time.Since(begin); took > time.Second {
+			if took := time.Since(begin); took > 3*time.Second { // a busy machine; WireGuard itself takes 15
 				t.Errorf("noticed after %v", took)
 			}
 			b.bind.Voided(a.id, time.Now())
@@ -208,9 +208,10 @@ func TestVoidSession(t *testing.T) {
 					return false
 				}
 			})
-			if got := b.bind.Handshake(a.id, time.Now()); got != Settled {
-				t.Errorf("the session is %d, want %d", got, Settled)
-			}
+			waitFor(t, "the session to be settled", func() bool {
+				stream()
+				return b.bind.Handshake(a.id, time.Now()) == Settled
+			})
 		})
 	}
 }

@@ -272,11 +272,11 @@ func TestBothBegin(t *testing.T) {
 	for _, x := range []*node{a, b} {
 		select {
 		case <-x.tun.Inbound:
-		case <-time.After(2 * time.Second): // WireGuard itself would take 5, or 15
+		case <-time.After(4 * time.Second): // WireGuard itself would take 5, or 15
 			t.Fatal("lost")
 		}
 	}
-	if !a.send(t, b, time.Second) || !b.send(t, a, time.Second) {
+	if !a.send(t, b, 4*time.Second) || !b.send(t, a, 4*time.Second) {
 		t.Error("lost after it")
 	}
 }
