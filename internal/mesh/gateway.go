@@ -13,12 +13,20 @@ import (
 )
 
 // A device speaks to one hub at a time and changes hubs as it likes. The hub that
-// hears it tells the others, at once and every serveAgain; they send what is for it
-// to the hub that told last. Nothing of that is kept.
+// hears it tells the others, at once and again after serveSoon, twice as long each
+// time until it is serveAgain: what it says may be lost. Whoever comes to the hub
+// later is told then (path.Engine.Serve). They send what is for the device to the
+// hub that told last. Nothing of that is kept.
+const (
+	serveSoon  = 250 * time.Millisecond
+	serveAgain = 15 * time.Second // less than path.ServedFor
+)
 
-// serveAgain is how often a hub that hears a device tells so again: a node that
-// started since learns it then.
-const serveAgain = 15 * time.Second
+// telling is when a hub says again that it has a device.
+type telling struct {
+	next time.Time
+	wait time.Duration
+}
 
 // served is a device, and where it is.
 type served struct {
@@ -102,9 +110,11 @@ func gatewayKey(path string, want fleet.Key) (wire.PrivateKey, error) {
 func (a *Agent) hearDevice(from netip.Addr) {
 	now := time.Now()
 	a.lookMu.Lock()
-	news := now.After(a.here[from])
+	told := a.here[from]
+	news := now.After(told.next)
 	if news {
-		a.here[from] = now.Add(serveAgain)
+		told.wait = min(max(2*told.wait, serveSoon), serveAgain)
+		a.here[from] = telling{now.Add(told.wait), told.wait}
 		a.heard[from] = true
 	}
 	a.lookMu.Unlock()

@@ -89,8 +89,8 @@ type Agent struct {
 
 	lookMu sync.Mutex // of these; never held together with mu
 	look   map[wire.ID]bool
-	heard  map[netip.Addr]bool      // sources of what devices sent
-	here   map[netip.Addr]time.Time // those that are served here: when to tell so again
+	heard  map[netip.Addr]bool    // sources of what devices sent
+	here   map[netip.Addr]telling // those that are served here: when to tell so again
 }
 
 // New returns an agent that does nothing yet.
@@ -110,7 +110,7 @@ func New(opt Options) *Agent {
 		seen:   make(map[wire.ID]*looked),
 		look:   make(map[wire.ID]bool),
 		heard:  make(map[netip.Addr]bool),
-		here:   make(map[netip.Addr]time.Time),
+		here:   make(map[netip.Addr]telling),
 	}
 }
 

@@ -38,6 +38,7 @@ type Engine struct {
 	ranked []wire.ID         // the hubs that others look for us at, first ones first
 	timers timers
 	local  []netip.AddrPort
+	serves map[wire.ID]time.Time // devices that talk to this hub, and when it was last told
 
 	shifted time.Time // when what we look like from outside last changed
 	changes uint64    // epochs that were adopted, and peers met
@@ -47,7 +48,7 @@ type Engine struct {
 
 // New returns an engine without peers, with an epoch of its own.
 func New(cfg Config) *Engine {
-	e := &Engine{cfg: cfg, dir: NewDirectory(nil), peers: make(map[wire.ID]*peer)}
+	e := &Engine{cfg: cfg, dir: NewDirectory(nil), peers: make(map[wire.ID]*peer), serves: make(map[wire.ID]time.Time)}
 	binary.BigEndian.PutUint64(e.secret[:8], cfg.Random())
 	binary.BigEndian.PutUint64(e.secret[8:], cfg.Random())
 	e.renew()

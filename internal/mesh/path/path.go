@@ -214,6 +214,9 @@ const (
 	HoldMax = 4 * time.Minute
 	// Hedged is how long, at most, data is sent on two routes after a change.
 	Hedged = 2 * time.Second
+	// ServedFor is how long a hub is believed to have a device that it says no more
+	// of.
+	ServedFor = 30 * time.Second
 	// Registered is how long a hub relays to the address a node was last heard
 	// from.
 	Registered = 3 * KeepaliveMax

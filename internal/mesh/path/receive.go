@@ -1,6 +1,8 @@
 package path
 
 import (
+	"bytes"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -98,6 +100,9 @@ func (e *Engine) register(now time.Time, p *peer, from Source, primary bool) {
 		e.decide(at)
 	}
 	p.egressAt = now
+	if stale {
+		e.tellDevices(now, p)
+	}
 	cur := p.track(p.primary)
 	if !p.Hub && p.primary != from.Route && (cur == nil || !cur.proven(now, Mapping)) {
 		// Better than any guess, for the first packet we may have for it.
@@ -196,6 +201,7 @@ func (e *Engine) noted(now time.Time, p *peer, n wire.Note) {
 		}
 	case wire.Serving:
 		if p.Hub {
+			delete(e.serves, n.About)
 			e.decide(Serving{p.ID, n.About})
 		}
 	case wire.Unreachable:
@@ -247,9 +253,22 @@ func (e *Engine) Refuse(now time.Time, sender, about wire.ID) {
 // Drain tells all who rely on this node that it is about to stop.
 func (e *Engine) Drain(now time.Time) { e.tellDependents(now, wire.Note{Code: wire.Draining}) }
 
-// Serve tells them that this hub has a device.
+// Serve tells them that this hub has a device; and for ServedFor those who rely on
+// it from then on.
 func (e *Engine) Serve(now time.Time, device wire.ID) {
+	e.serves[device] = now
 	e.tellDependents(now, wire.Note{Code: wire.Serving, About: device})
+}
+
+// tellDevices tells one that relies on this hub as of now which devices it has.
+func (e *Engine) tellDevices(now time.Time, p *peer) {
+	for _, id := range slices.SortedFunc(maps.Keys(e.serves), func(a, b wire.ID) int { return bytes.Compare(a[:], b[:]) }) {
+		if now.Sub(e.serves[id]) > ServedFor {
+			delete(e.serves, id)
+			continue
+		}
+		e.send(p, Route{Addr: p.egress.Addr}, p.egress.Local, wire.Note{Stamp: p.stamp(e.epoch), Code: wire.Serving, About: id})
+	}
 }
 
 func (e *Engine) tellDependents(now time.Time, n wire.Note) {

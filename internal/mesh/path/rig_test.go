@@ -33,6 +33,7 @@ type rig struct {
 	line    map[wire.ID]netip.AddrPort
 	use     map[wire.ID]Use
 	said    []Decision // since the last look, without Line and Use
+	noted   []Decision // notes that ping made it send
 }
 
 func newRig(t *testing.T, peers ...Peer) *rig {
@@ -125,6 +126,9 @@ func (r *rig) ping(id wire.ID, from Route, stamp wire.Stamp, echo uint64, flags 
 					r.t.Errorf("answered by %v with echo %d, want by %v with 7", s.Route, p.Echo, from)
 				}
 				pongs = append(pongs, p)
+			}
+			if _, ok := s.Message.(wire.Note); ok {
+				r.noted = append(r.noted, s)
 			}
 			continue
 		}
