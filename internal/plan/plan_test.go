@@ -234,6 +234,24 @@ func TestGrowth(t *testing.T) {
 	t.Errorf("1,000 nodes take %s", fastest)
 }
 
+// TestGrowthInTime looks at what allocates nothing: ten times the nodes take
+// less than 18 times as long. A single search of all nodes for each makes it 25.
+func TestGrowthInTime(t *testing.T) {
+	few, many := planCrowd(t, 1000), planCrowd(t, 10000)
+	fastest := map[bool]time.Duration{true: time.Hour, false: time.Hour}
+	for range 10 { // the machine may be busy
+		for large, work := range map[bool]func(){false: few, true: many} {
+			began := time.Now()
+			work()
+			fastest[large] = min(fastest[large], time.Since(began))
+		}
+		if fastest[true] < 18*fastest[false] {
+			return
+		}
+	}
+	t.Errorf("1,000 nodes take %s, 10,000 take %s", fastest[false], fastest[true])
+}
+
 // BenchmarkPlan plans a change of the shared file on every node, with a
 // service of two files on each: addresses, parts, differences, waves, failures.
 func BenchmarkPlan(b *testing.B) {

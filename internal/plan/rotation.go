@@ -93,7 +93,10 @@ type Rotating struct {
 func RotationsIn(f *fleet.Fleet, l *fleet.Lock) []Rotating {
 	var out []Rotating
 	for _, n := range l.Nodes {
-		if _, listed := f.Node(n.Name); listed && n.Rotating() {
+		if !n.Rotating() {
+			continue // before it is looked for: there are many nodes, and few of these
+		}
+		if _, listed := f.Node(n.Name); listed {
 			out = append(out, Rotating{n.Name, fmt.Sprintf("moggy rotate %s", n.Name)})
 		}
 	}
