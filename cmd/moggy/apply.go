@@ -216,12 +216,7 @@ func (a *app) stopped(err error) error {
 
 // away is the error of an apply that could not ask every node.
 func away(p *plan.Plan) error {
-	var names []string
-	for _, n := range p.Nodes {
-		if n.Action == plan.ActionUnreachable {
-			names = append(names, string(n.Node))
-		}
-	}
+	names := p.Unreachable()
 	if len(names) == 0 {
 		return nil
 	}

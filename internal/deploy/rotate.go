@@ -87,12 +87,7 @@ func (d *Deployment) rotation(ctx context.Context, name fleet.NodeName, o Option
 
 // everybody is an error where somebody could not be told of a new key.
 func everybody(p *plan.Plan) error {
-	var names []string
-	for _, n := range p.Nodes {
-		if n.Action == plan.ActionUnreachable {
-			names = append(names, string(n.Node))
-		}
-	}
+	names := p.Unreachable()
 	if len(names) == 0 {
 		return nil
 	}

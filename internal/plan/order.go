@@ -17,6 +17,17 @@ func unknown(name fleet.NodeName) error {
 	return hint.New(fmt.Sprintf("there is no node %s in the file", name), "moggy status lists them")
 }
 
+// Unreachable names the nodes that could not be asked, in the order of the file.
+func (p *Plan) Unreachable() []string {
+	var names []string
+	for _, n := range p.Nodes {
+		if n.Action == ActionUnreachable {
+			names = append(names, string(n.Node))
+		}
+	}
+	return names
+}
+
 // narrow leaves every node behind that is not among only; an empty only names
 // all.
 func (p *Plan) narrow(only []fleet.NodeName) error {
