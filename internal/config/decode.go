@@ -23,7 +23,7 @@ type kind struct {
 }
 
 // kinds are the block types in the order they are decoded.
-func kinds() []kind { return []kind{siteKind(), fleetKind(), nodeKind(), allowKind()} }
+func kinds() []kind { return []kind{siteKind(), fleetKind(), nodeKind(), allowKind(), serviceKind()} }
 
 // kindAliases are words people use for a block type.
 func kindAliases() map[string]string {
@@ -31,6 +31,7 @@ func kindAliases() map[string]string {
 		"cluster": "fleet", "server": "node", "host": "node", "machine": "node", "vm": "node",
 		"datacenter": "site", "location": "site", "home": "site", "region": "site",
 		"firewall": "allow", "acl": "allow", "rule": "allow", "access": "allow", "permit": "allow", "accept": "allow",
+		"app": "service", "job": "service", "container": "service", "workload": "service", "task": "service",
 	}
 }
 
@@ -72,6 +73,7 @@ type decoder struct {
 	specials []special
 	global   netip.Prefix
 	places   map[fleet.NodeName]*nodePlaces
+	services map[fleet.ServiceName]servicePlaces
 }
 
 // doubt says which conclusions about the fleet as a whole would rest on
@@ -82,7 +84,7 @@ func newDecoder(r *source.Report) *decoder {
 	d := &decoder{
 		Report: r, kinds: kinds(), blocks: make(map[string][]*block), names: make(map[string]map[string]*block),
 		lists: make(map[string][]string), fleet: &fleet.Fleet{Port: fleet.DefaultPort},
-		places: make(map[fleet.NodeName]*nodePlaces), sites: make(map[fleet.SiteName]fleet.Site),
+		places: make(map[fleet.NodeName]*nodePlaces), services: make(map[fleet.ServiceName]servicePlaces), sites: make(map[fleet.SiteName]fleet.Site),
 		claims: make(map[netip.Addr]claim), specials: specials(), global: globalUnicast(),
 	}
 	for _, k := range d.kinds {

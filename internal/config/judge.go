@@ -18,6 +18,7 @@ func (d *decoder) judge() {
 		return
 	}
 	d.judgeRoom()
+	d.judgeServices()
 	roles := d.fleet.Roles()
 	for _, n := range d.fleet.Nodes {
 		d.judgeOverrides(n)

@@ -23,19 +23,9 @@ const minRSA = 2048
 // operators reads who may change the fleet. A key is never repeated in what is
 // said about it.
 func (f fields) operators() []fleet.Operator {
-	a := f.b.body.Attributes["operators"]
-	if a == nil {
-		return nil
-	}
-	object, ok := source.Bare(a.Expr).(*hclsyntax.ObjectConsExpr)
-	if !ok {
-		_, is := source.Literal(a.Expr)
-		f.wrong(a.Expr.Range(), exampleOperators, "operators is a map from names to keys, not %s", is)
-		return nil
-	}
 	var out []fleet.Operator
 	names, keys := make(map[string]hcl.Range), make(map[string]string)
-	for _, entry := range object.Items {
+	for _, entry := range f.entries("operators", "a map from names to keys", exampleOperators) {
 		at := entry.KeyExpr.Range()
 		name, ok := f.operatorName(entry.KeyExpr)
 		if !ok {
@@ -65,23 +55,45 @@ func (f fields) operators() []fleet.Operator {
 	return out
 }
 
-// operatorName reads a key of the map: a bare word or a text.
+// operatorName reads a key of the map.
 func (f fields) operatorName(e hclsyntax.Expression) (string, bool) {
-	key, ok := e.(*hclsyntax.ObjectConsKeyExpr)
-	if !ok {
-		f.wrong(e.Range(), exampleOperators, "an operator's name is a word")
-		return "", false
+	name, ok := f.key(e, "an operator's name", exampleOperators)
+	if ok {
+		f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %s", f.b, source.Quoted(name)), name)
 	}
-	name := hcl.ExprAsKeyword(key.Wrapped)
-	if v, is := source.Literal(key.Wrapped); is == source.IsText {
-		name = v.AsString()
+	return name, ok
+}
+
+// key reads a key of a map: a bare word or a text. what it is, and an example of
+// the map, are for people.
+func (f fields) key(e hclsyntax.Expression, what, example string) (string, bool) {
+	key, ok := e.(*hclsyntax.ObjectConsKeyExpr)
+	name := ""
+	if ok {
+		name = hcl.ExprAsKeyword(key.Wrapped)
+		if v, is := source.Literal(key.Wrapped); is == source.IsText {
+			name = v.AsString()
+		}
 	}
 	if name == "" {
-		f.wrong(e.Range(), exampleOperators, "an operator's name is a word")
-		return "", false
+		f.wrong(e.Range(), example, "%s is a word", what)
 	}
-	f.d.checkName(e.Range(), fmt.Sprintf("%s: operator %s", f.b, source.Quoted(name)), name)
-	return name, true
+	return name, name != ""
+}
+
+// entries are those of a map, in order.
+func (f fields) entries(name, rule, example string) []hclsyntax.ObjectConsItem {
+	a := f.b.body.Attributes[name]
+	if a == nil {
+		return nil
+	}
+	object, ok := source.Bare(a.Expr).(*hclsyntax.ObjectConsExpr)
+	if !ok {
+		_, is := source.Literal(a.Expr)
+		f.wrong(a.Expr.Range(), example, "%s is %s, not %s", name, rule, is)
+		return nil
+	}
+	return object.Items
 }
 
 // authorizedKey reads a public key as it stands in authorized_keys, and writes

@@ -16,8 +16,8 @@ type Name string
 // WireGuard's customary 51820, which an owner's older tunnel may hold.
 const DefaultPort = 51877
 
-// Fleet is what fleet.hcl says, with defaults filled in. Sites, Nodes, Allows
-// and Operators are in the order of the file.
+// Fleet is what fleet.hcl says, with defaults filled in. Sites, Nodes, Allows,
+// Services and Operators are in the order of the file.
 type Fleet struct {
 	Name   Name
 	Domain string // public names live under it; "" if there is none
@@ -29,6 +29,7 @@ type Fleet struct {
 	Sites     []Site
 	Nodes     []Node
 	Allows    []Allow
+	Services  []Service
 }
 
 // Ranges are the mesh's own addresses: a private IPv4 range and a ULA /48.

@@ -1,0 +1,91 @@
+package fleet
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+	"strings"
+)
+
+// ServiceName is a service's name, a DNS label, unique in the fleet.
+type ServiceName string
+
+// Service is a program that runs on some of the nodes, in Count instances.
+type Service struct {
+	Name ServiceName
+	// Exec is the program: an absolute path on the node, or one that begins with
+	// "./" and lies beside the fleet's file, from where it is brought.
+	Exec   string
+	Args   []string
+	Env    []Variable // in the order of the file
+	Port   uint16     // TCP, on the mesh; 0: it listens on none
+	Count  int        // at least 1
+	On     []Party    // where it may run; none: on any node
+	Memory uint64     // bytes that one instance may take; 0: as much as there is
+	Health Health
+}
+
+// Local says whether the program is brought to the nodes.
+func (s Service) Local() bool { return strings.HasPrefix(s.Exec, "./") }
+
+// Variable is one of a service's environment.
+type Variable struct{ Name, Value string }
+
+// HealthKind says what is asked of an instance.
+type HealthKind string
+
+// The kinds of questions.
+const (
+	HealthNone HealthKind = "none" // it is well while it runs
+	HealthTCP  HealthKind = "tcp"  // its port takes connections
+	HealthHTTP HealthKind = "http" // its port answers GET Path with a status from 200 to 399
+)
+
+// Health says when an instance is well.
+type Health struct {
+	Kind HealthKind
+	Path string // of HealthHTTP
+}
+
+// Service returns the service of that name.
+func (f *Fleet) Service(name ServiceName) (Service, bool) {
+	i := slices.IndexFunc(f.Services, func(s Service) bool { return s.Name == name })
+	if i < 0 {
+		return Service{}, false
+	}
+	return f.Services[i], true
+}
+
+// Places are the nodes that the service's instances run on, one on each, fewer
+// than Count where there are not as many: those of as many sites as can be. A
+// node that comes or goes moves no more instances than it must: among equals the
+// choice is by highest random weight (Thaler and Ravishankar, "A Name-Based
+// Mapping Scheme for Rendezvous", 1996), which needs no memory.
+func (f *Fleet) Places(s Service) []NodeName {
+	candidates := f.Nodes
+	if len(s.On) > 0 {
+		candidates = f.Members(s.On)
+	}
+	weighed := slices.Clone(candidates)
+	slices.SortFunc(weighed, func(a, b Node) int {
+		wa, wb := weight(s.Name, string(a.Name)), weight(s.Name, string(b.Name))
+		switch {
+		case wa > wb:
+			return -1
+		case wa < wb:
+			return 1
+		}
+		return strings.Compare(string(a.Name), string(b.Name))
+	})
+	var out []NodeName
+	for _, n := range spread(weighed)[:min(s.Count, len(weighed))] {
+		out = append(out, n.Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func weight(s ServiceName, node string) uint64 {
+	sum := sha256.Sum256([]byte(string(s) + "\x00" + node))
+	return binary.BigEndian.Uint64(sum[:])
+}
