@@ -11,6 +11,11 @@ const (
 	CheckMesh CheckKind = "mesh"
 	// CheckSSH holds when an SSH server answers at Address.
 	CheckSSH CheckKind = "ssh"
+	// CheckTCP holds when Address takes a connection.
+	CheckTCP CheckKind = "tcp"
+	// CheckHTTP holds when GET of Address, a URL, is answered with a status from
+	// 200 to 399.
+	CheckHTTP CheckKind = "http"
 	// CheckRun holds when Command ends with 0.
 	CheckRun CheckKind = "run"
 )
@@ -20,7 +25,7 @@ const (
 type Check struct {
 	Name    string    `json:"name"` // for people: "the mesh reaches a hub"
 	Kind    CheckKind `json:"kind"`
-	Address string    `json:"address,omitempty"` // host:port, for CheckSSH
+	Address string    `json:"address,omitempty"` // host:port, for CheckSSH and CheckTCP; a URL for CheckHTTP
 	Command []string  `json:"command,omitempty"` // with its absolute path, for CheckRun
 	// Seconds is how long it may take to become true; 0 means 20.
 	Seconds int `json:"seconds,omitempty"`

@@ -22,6 +22,12 @@ import (
 //	                                 │ else                              │ else
 //	                                 ▼                                   │
 //	                              refused ◀──────────────────────────────┘
+//	                                 ▲
+//	hook input ───────────────────▶ outside: the port of a service ─┘
+//	             by anything else
+//
+// A service is the mesh's: a program that listens on all addresses of a rented
+// machine does not stand open to the internet for that.
 //
 // Refused is answered: all on the mesh are known to each other, and a wrong rule
 // shows at once and does not look like a machine that is down.
@@ -33,7 +39,8 @@ type Rules struct {
 	hubs   set
 	allows []allow
 	locks  map[fleet.NodeName]fleet.NodeLock
-	about  map[fleet.NodeName][]int // the allows that lead to a node, in order
+	about  map[fleet.NodeName][]int    // the allows that lead to a node, in order
+	doors  map[fleet.NodeName][]uint16 // the TCP ports of services on a node
 }
 
 // allow is one allow block, ready to be written.
@@ -61,7 +68,15 @@ type rules struct {
 
 // New prepares the fleet's rules.
 func New(f *fleet.Fleet, l *fleet.Lock) *Rules {
-	r := &Rules{about: make(map[fleet.NodeName][]int)}
+	r := &Rules{about: make(map[fleet.NodeName][]int), doors: make(map[fleet.NodeName][]uint16)}
+	for _, s := range f.Services {
+		if s.Port == 0 {
+			continue
+		}
+		for _, n := range f.Places(s) {
+			r.doors[n] = append(r.doors[n], s.Port)
+		}
+	}
 	if len(f.Allows) == 0 {
 		return r
 	}
@@ -176,7 +191,9 @@ const hooks = `	chain input {
 		type filter hook forward priority filter; policy accept;
 		iifname "` + fleet.MeshInterface + `" goto arrived
 	}
-	chain refused {
+`
+
+const refused = `	chain refused {
 		counter
 		meta l4proto tcp reject with tcp reset
 		reject with icmpx type admin-prohibited
@@ -185,12 +202,43 @@ const hooks = `	chain input {
 
 // render writes the node's rules; false where none are needed.
 func (r *Rules) render(n fleet.Node) (rules, bool) {
-	about := r.about[n.Name]
-	if len(about) == 0 {
+	about, doors := r.about[n.Name], r.doors[n.Name]
+	if len(about) == 0 && len(doors) == 0 {
 		return rules{}, false
 	}
 	var b strings.Builder
 	b.WriteString(head)
+	if len(about) > 0 {
+		r.closed(&b, n, about)
+	}
+	if len(doors) > 0 {
+		outside(&b, doors)
+	}
+	b.WriteString(refused)
+
+	// A chain whose name is these rules' digest: whoever sees it knows that just
+	// these are in force.
+	mark := "rules-" + string(fleet.DigestOf([]byte(b.String())))[:16]
+	fmt.Fprintf(&b, "\tchain %s {\n\t}\n}\n", mark)
+	return rules{[]byte(b.String()), mark}, true
+}
+
+// outside keeps the ports of services from whatever is not the mesh, nor the
+// machine itself.
+func outside(b *strings.Builder, doors []uint16) {
+	ports := make([]fleet.Ports, len(doors))
+	for i, p := range doors {
+		ports[i] = fleet.Ports{Protocol: fleet.TCP, First: p, Last: p}
+	}
+	fmt.Fprintf(b, `	chain outside {
+		type filter hook input priority filter; policy accept;
+		iifname != { "lo", "%s" } ct direction original tcp dport %s goto refused
+	}
+`, fleet.MeshInterface, matches(ports)[0].ports)
+}
+
+// closed writes who may reach the node by the mesh.
+func (r *Rules) closed(b *strings.Builder, n fleet.Node, about []int) {
 	b.WriteString(r.hubs.text)
 	for _, i := range about {
 		if a := r.allows[i]; !a.all {
@@ -208,10 +256,10 @@ func (r *Rules) render(n fleet.Node) (rules, bool) {
 	b.WriteString("\t\tct state invalid counter drop\n")
 	own := r.locks[n.Name]
 	if own.V4.IsValid() {
-		fmt.Fprintf(&b, "\t\tct original ip daddr %s goto asked\n", own.V4)
+		fmt.Fprintf(b, "\t\tct original ip daddr %s goto asked\n", own.V4)
 	}
 	if own.V6.IsValid() {
-		fmt.Fprintf(&b, "\t\tct original ip6 daddr %s goto asked\n", own.V6)
+		fmt.Fprintf(b, "\t\tct original ip6 daddr %s goto asked\n", own.V6)
 	}
 	b.WriteString("\t\tgoto refused\n\t}\n")
 
@@ -219,18 +267,12 @@ func (r *Rules) render(n fleet.Node) (rules, bool) {
 	b.WriteString("\t\ticmp type echo-request accept\n")
 	b.WriteString("\t\ticmpv6 type echo-request accept\n")
 	ssh := match{fleet.TCP, fmt.Sprint(n.SSH.Port)}
-	permit(&b, r.hubs, false, []match{ssh}, "ssh: the operators' way in")
+	permit(b, r.hubs, false, []match{ssh}, "ssh: the operators' way in")
 	for _, i := range about {
 		a := r.allows[i]
-		permit(&b, a.from, a.all, a.ports, "allow "+string(a.name))
+		permit(b, a.from, a.all, a.ports, "allow "+string(a.name))
 	}
 	b.WriteString("\t\tgoto refused\n\t}\n")
-
-	// A chain whose name is these rules' digest: whoever sees it knows that just
-	// these are in force.
-	mark := "rules-" + string(fleet.DigestOf([]byte(b.String())))[:16]
-	fmt.Fprintf(&b, "\tchain %s {\n\t}\n}\n", mark)
-	return rules{[]byte(b.String()), mark}, true
 }
 
 // permit lets the members of a set, or all, reach the ports, or all.

@@ -1,0 +1,127 @@
+// Package services renders what a node needs to run its share of the fleet's
+// services: for each instance a systemd unit in a sandbox, its program where it
+// is brought, and the check that its node must pass with it. It decides nothing
+// about where instances run (fleet.Places does), and runs nothing.
+package services
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
+)
+
+// dir is where programs that are brought stand on a node.
+const dir = "/usr/local/lib/moggy/services"
+
+// patience is how long an instance may take until it is well, in seconds.
+const patience = 30
+
+// Programs are those that are brought, by what exec says of them.
+type Programs interface {
+	// Digest of the program for that architecture; empty where it is not known
+	// yet.
+	Digest(exec, arch string) fleet.Digest
+}
+
+// UnitOf is the unit that runs a service's instance.
+func UnitOf(s fleet.ServiceName) string { return "moggy-service-" + string(s) + ".service" }
+
+// Services are the fleet's, from which each node's share is rendered.
+type Services struct {
+	on       map[fleet.NodeName][]fleet.Service
+	lock     map[fleet.NodeName]fleet.NodeLock
+	programs Programs
+}
+
+// New places the fleet's services.
+func New(f *fleet.Fleet, l *fleet.Lock, p Programs) *Services {
+	s := &Services{programs: p}
+	if len(f.Services) == 0 {
+		return s
+	}
+	s.on, s.lock = make(map[fleet.NodeName][]fleet.Service), make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
+	for _, svc := range f.Services {
+		for _, n := range f.Places(svc) {
+			s.on[n] = append(s.on[n], svc)
+		}
+	}
+	for _, n := range l.Nodes {
+		s.lock[n.Name] = n
+	}
+	return s
+}
+
+// Part is a node's share; false where it has none.
+func (s *Services) Part(name fleet.NodeName) (fleet.Part, bool) {
+	mine := s.on[name]
+	if len(mine) == 0 {
+		return fleet.Part{}, false
+	}
+	p := fleet.Part{Engine: "services"}
+	here := s.lock[name]
+	for _, svc := range mine {
+		unit := fleet.Unit{Name: UnitOf(svc.Name)}
+		program := svc.Exec
+		if svc.Local() {
+			program = dir + "/" + string(svc.Name) + "/" + svc.Exec[strings.LastIndexByte(svc.Exec, '/')+1:]
+			p.Files = append(p.Files, fleet.File{Path: program, Mode: 0o755, Digest: s.programs.Digest(svc.Exec, here.Arch)})
+			unit.RestartOn = []string{program}
+		}
+		p.Files = append(p.Files, fleet.NewFile("/etc/systemd/system/"+unit.Name, 0o644, render(svc, program, here)))
+		p.Units = append(p.Units, unit)
+		p.Checks = append(p.Checks, check(svc, here)...)
+	}
+	return p, true
+}
+
+// check is what the node must pass while it has the instance.
+func check(s fleet.Service, here fleet.NodeLock) []fleet.Check {
+	c := fleet.Check{Name: "service " + string(s.Name) + " is well", Seconds: patience}
+	at := net.JoinHostPort(here.V4.String(), strconv.Itoa(int(s.Port)))
+	switch s.Health.Kind {
+	case fleet.HealthTCP:
+		c.Kind, c.Address = fleet.CheckTCP, at
+	case fleet.HealthHTTP:
+		c.Kind, c.Address = fleet.CheckHTTP, "http://"+at+s.Health.Path
+	case fleet.HealthNone:
+		return nil
+	}
+	return []fleet.Check{c}
+}
+
+// render is the unit file. What is not in it an instance may not do: it is
+// nobody in particular, and sees no other's files.
+func render(s fleet.Service, program string, here fleet.NodeLock) []byte {
+	var b strings.Builder
+	b.WriteString("# Written by moggy; a change made here is shown as drift and taken back.\n")
+	fmt.Fprintf(&b, "[Unit]\nDescription=moggy service %s\nAfter=network.target moggy-agent.service\nStartLimitIntervalSec=0\n\n", s.Name)
+	fmt.Fprintf(&b, "[Service]\nExecStart=%s\nRestart=always\nRestartSec=1\n", command(append([]string{program}, s.Args...)))
+	set := func(name, value string) { fmt.Fprintf(&b, "Environment=%s\n", quote(name+"="+value)) }
+	set("MOGGY_SERVICE", string(s.Name))
+	set("MOGGY_NODE", string(here.Name))
+	if s.Port > 0 {
+		port := strconv.Itoa(int(s.Port))
+		set("MOGGY_ADDRESS", net.JoinHostPort(here.V4.String(), port))
+		set("PORT", port)
+	}
+	for _, v := range s.Env {
+		set(v.Name, v.Value)
+	}
+	if s.Memory > 0 {
+		fmt.Fprintf(&b, "MemoryMax=%d\n", s.Memory)
+	}
+	if s.Port > 0 && s.Port < unprivileged {
+		b.WriteString("AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n")
+	} else {
+		b.WriteString("CapabilityBoundingSet=\n")
+	}
+	b.WriteString(sandbox)
+	return []byte(b.String())
+}
+
+// unprivileged is the first port that anybody may listen on (ip_unprivileged_port_start
+// of Documentation/networking/ip-sysctl.rst, as it is by default).
+const unprivileged = 1024
