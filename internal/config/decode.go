@@ -83,7 +83,7 @@ type doubt struct{ hubs, servers bool }
 func newDecoder(r *source.Report) *decoder {
 	d := &decoder{
 		Report: r, kinds: kinds(), blocks: make(map[string][]*block), names: make(map[string]map[string]*block),
-		lists: make(map[string][]string), fleet: &fleet.Fleet{Port: fleet.DefaultPort},
+		lists: make(map[string][]string), fleet: &fleet.Fleet{Port: fleet.DefaultPort, Scheduler: fleet.Systemd, Ingress: fleet.Caddy},
 		places: make(map[fleet.NodeName]*nodePlaces), services: make(map[fleet.ServiceName]servicePlaces), sites: make(map[fleet.SiteName]fleet.Site),
 		claims: make(map[netip.Addr]claim), specials: specials(), global: globalUnicast(),
 	}

@@ -30,6 +30,33 @@ type Fleet struct {
 	Nodes     []Node
 	Allows    []Allow
 	Services  []Service
+	Scheduler Scheduler
+	Ingress   IngressEngine
+	ACME      ACME
+}
+
+// Scheduler is what runs the services' instances.
+type Scheduler string
+
+// The schedulers.
+const (
+	Systemd Scheduler = "systemd" // each node what Places says
+	Nomad   Scheduler = "nomad"   // wherever it fits, anew when a node dies
+)
+
+// IngressEngine is what answers HTTPS on the ingress nodes.
+type IngressEngine string
+
+// The ingress engines.
+const (
+	Caddy   IngressEngine = "caddy" // in our own binary
+	Traefik IngressEngine = "traefik"
+)
+
+// ACME is where certificates for public names come from.
+type ACME struct {
+	Directory string // URL; "": Let's Encrypt's
+	Email     string // who is told of trouble; "": nobody
 }
 
 // Ranges are the mesh's own addresses: a private IPv4 range and a ULA /48.

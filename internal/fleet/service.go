@@ -10,23 +10,59 @@ import (
 // ServiceName is a service's name, a DNS label, unique in the fleet.
 type ServiceName string
 
-// Service is a program that runs on some of the nodes, in Count instances.
+// Service is a program that runs on some of the nodes, in Count instances; or a
+// folder that the ingress nodes serve. Exactly one of Exec, Image and Static is
+// set.
 type Service struct {
 	Name ServiceName
 	// Exec is the program: an absolute path on the node, or one that begins with
 	// "./" and lies beside the fleet's file, from where it is brought.
-	Exec   string
-	Args   []string
-	Env    []Variable // in the order of the file
-	Port   uint16     // TCP, on the mesh; 0: it listens on none
-	Count  int        // at least 1
-	On     []Party    // where it may run; none: on any node
-	Memory uint64     // bytes that one instance may take; 0: as much as there is
-	Health Health
+	Exec string
+	// Image is a container image by its full name: registry, path, and a tag or
+	// a digest.
+	Image string
+	// Static is a folder beside the fleet's file, "./" in front. It has no
+	// instances, port or health: every ingress node has it.
+	Static  string
+	Args    []string
+	Env     []Variable // in the order of the file
+	Port    uint16     // TCP, on the mesh; 0: it listens on none
+	Count   int        // at least 1; 0 for Static
+	On      []Party    // where it may run; none: on any node
+	Memory  uint64     // bytes that one instance may take; 0: as much as there is
+	Volumes []Volume   // sorted by name; with some, it may run on Count nodes and no other
+	Health  Health
+	Expose  []Route // in the order of the file
 }
 
 // Local says whether the program is brought to the nodes.
 func (s Service) Local() bool { return strings.HasPrefix(s.Exec, "./") }
+
+// VolumeName is a volume's name, a DNS label, unique in its service.
+type VolumeName string
+
+// Volume is a directory of a node that outlives an instance.
+type Volume struct {
+	Name VolumeName
+	Path string // where the instance sees it, absolute
+}
+
+// Route leads requests to a service: those for Host whose path begins with Path,
+// segment by segment. The longest Path wins.
+type Route struct {
+	Host string // lower case, the fleet's domain or a name under it
+	Path string // "/", or "/" and segments without "/" at the end
+	To   Audience
+}
+
+// Audience is who may use a route.
+type Audience string
+
+// The audiences.
+const (
+	Public Audience = "public" // everybody
+	Mesh   Audience = "mesh"   // who comes over the mesh
+)
 
 // Variable is one of a service's environment.
 type Variable struct{ Name, Value string }
