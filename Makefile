@@ -9,7 +9,7 @@ GO      ?= go
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh bench-sim deps clean
+.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh bench-sim engines deps clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -61,6 +61,9 @@ bench-mesh: deps build ## the mesh beside plain wireguard-go: throughput, latenc
 
 bench-sim:       ## what a mesh of 10, 100, 1,000 and 5,000 costs, in the simulated internet: some minutes
 	$(GO) test -count 1 -timeout 60m -run '^TestScale$$' -v ./internal/mesh/sim -args -sizes $(or $(SIZES),10,100,1000,5000)
+
+engines:         ## build the engines (ENGINES="pebble ...") from pinned source into the lab's cache, for this machine
+	@scripts/engine.sh $(or $(ENGINES),$(notdir $(patsubst %/build,%,$(wildcard engines/*/build))))
 
 deps:            ## install what this machine lacks
 	scripts/needs.sh
