@@ -21,8 +21,9 @@ import (
 )
 
 // Packages is what machines can install: what moggy asks for on a first
-// contact. What these depend on comes along.
-func Packages() []string { return []string{"nftables", "wireguard-tools"} }
+// contact, and what a service that is a container runs on. What these depend
+// on comes along.
+func Packages() []string { return []string{"nftables", "wireguard-tools", "docker.io", "iptables"} }
 
 // Host is the mirror's name in the machines' /etc/hosts.
 const Host = "deb.lab"
