@@ -23,7 +23,7 @@ func floors() [][]string {
 		{"internal/fleet", "internal/hint", "internal/term"},
 		{"internal/mesh/wire", "internal/token", "internal/deploy/node/protocol"},
 		// 1 pure logic
-		{"internal/config/source"},
+		{"internal/config/source", "internal/pki"},
 		{
 			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status", "internal/doctor",
 			"internal/engine/agent", "internal/engine/firewall", "internal/engine/operators",

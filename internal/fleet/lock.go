@@ -28,6 +28,10 @@ type NodeLock struct {
 	HostKeys                 []string // SSH host keys, "ssh-ed25519 AAAA..." without a comment
 	Arch                     string   // as Go names it: "amd64", "arm64"; "" before first contact
 	Generation               int      // the last one it confirmed; 0 before the first
+	// CA is the certificate, DER, of the authority that the node has for what it
+	// may vouch for; nil where nothing of the fleet needs one. Its key is made on the
+	// node and stays there.
+	CA []byte
 }
 
 // Rotating says whether the node's mesh key is being changed.
@@ -66,6 +70,7 @@ func (l *Lock) Clone() *Lock {
 	c.Nodes = slices.Clone(l.Nodes)
 	for i := range c.Nodes {
 		c.Nodes[i].HostKeys = slices.Clone(c.Nodes[i].HostKeys)
+		c.Nodes[i].CA = slices.Clone(c.Nodes[i].CA)
 	}
 	return &c
 }

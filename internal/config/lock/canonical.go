@@ -38,6 +38,9 @@ func canonicalNode(file string, c source.Chunk) (node, bool) {
 	from := r.at.Byte
 	generation := r.value("  generation = ", "")
 	n.block.attrs["generation"] = attributeSpan{span{from + 2, generation.At.End.Byte}, spanOf(generation.At)}
+	if bytes.HasPrefix(r.rest, []byte("  ca ")) {
+		n.ca = text("  ca         = ")
+	}
 	from = r.at.Byte
 	r.line("  host_keys = [")
 	for !r.failed && bytes.HasPrefix(r.rest, []byte(`    "`)) {

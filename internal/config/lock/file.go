@@ -38,7 +38,8 @@ const Version = 1
 //	  ]
 //	}
 //
-// A node whose mesh key is being rotated has next_key, old_key or gone_key as well.
+// A node whose mesh key is being rotated has next_key, old_key or gone_key as well;
+// one that has an authority of its own for certificates has ca, in base64.
 type File struct {
 	text  source.Text
 	lock  *fleet.Lock

@@ -26,6 +26,11 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
+	rotating.Nodes[0].NextKey, rotating.Nodes[1].CA = fleet.Key{}, []byte("a certificate")
+	if text, err = New("fleet.lock.hcl").Update(rotating); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
 	sourcetest.AddMistakes(f)
 	f.Add([]byte("version = 1\nnode \"b\" { v4 = \"10.0.0.1\" } # x\n\n\n# y\nnode \"a\" {}\nunknown {\n}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {

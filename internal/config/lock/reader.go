@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"encoding/base64"
 	"net/netip"
 	"slices"
 	"strings"
@@ -197,6 +198,7 @@ type node struct {
 	v4, v6, key source.Item // without a value where the file has none
 	next, old   source.Item // other mesh keys
 	gone        source.Item
+	ca          source.Item // in base64
 	arch        string
 	generation  int
 	hostKeys    []source.Item
@@ -218,6 +220,7 @@ func (d *reader) nodeBlock(b *hclsyntax.Block) node {
 	}
 	n.v4, n.v6, n.key, n.arch = text("v4"), text("v6"), text("mesh_key"), text("arch").Value
 	n.next, n.old, n.gone = text("next_key"), text("old_key"), text("gone_key")
+	n.ca = text("ca")
 	if a := attrs["generation"]; a != nil {
 		n.generation, _ = d.whole(n.String()+": generation", a)
 	}
@@ -259,7 +262,7 @@ func (d *reader) node(n node) {
 	out := fleet.NodeLock{
 		Name: name, V4: d.address(n, "v4", n.v4), V6: d.address(n, "v6", n.v6), MeshKey: d.key(n, "mesh_key", n.key),
 		NextKey: d.key(n, "next_key", n.next), OldKey: d.key(n, "old_key", n.old), GoneKey: d.key(n, "gone_key", n.gone),
-		Arch: n.arch, Generation: n.generation,
+		Arch: n.arch, Generation: n.generation, CA: d.certificate(n),
 	}
 	var others []source.Item
 	for _, it := range []source.Item{n.next, n.old, n.gone} {
@@ -281,6 +284,20 @@ func (d *reader) node(n node) {
 	n.block.name = name
 	d.file.nodes = append(d.file.nodes, n.block)
 	d.file.lock.Nodes = append(d.file.lock.Nodes, out)
+}
+
+// certificate is that of the node's authority. What it says is judged where it is
+// used: a wrong one is asked for again.
+func (d *reader) certificate(n node) []byte {
+	if n.ca.Value == "" {
+		return nil
+	}
+	der, err := base64.StdEncoding.Strict().DecodeString(n.ca.Value)
+	if err != nil {
+		d.Mistake(n.ca.At, "delete it; moggy apply asks the node again", "%s: ca is no certificate in base64", n)
+		return nil
+	}
+	return der
 }
 
 func (d *reader) address(n node, name string, it source.Item) netip.Addr {

@@ -3,6 +3,7 @@ package lock
 import (
 	"bytes"
 	"cmp"
+	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -90,6 +91,7 @@ func nodeAttributes(n fleet.NodeLock) []attribute {
 		{"gone_key", keyText(n.GoneKey)},
 		{"arch", source.QuoteHCL(n.Arch)},
 		{"generation", fmt.Sprint(n.Generation)},
+		{"ca", bytesText(n.CA)},
 		{"host_keys", keys.String()},
 	}
 }
@@ -107,6 +109,14 @@ func keyText(k fleet.Key) string {
 		return ""
 	}
 	return source.QuoteHCL(k.String())
+}
+
+// bytesText is what is written only where there is any, in base64.
+func bytesText(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	return source.QuoteHCL(base64.StdEncoding.EncodeToString(b))
 }
 
 func prefixText(p netip.Prefix) string {
