@@ -26,7 +26,7 @@ func floors() [][]string {
 		{"internal/config/source", "internal/pki"},
 		{
 			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status", "internal/doctor",
-			"internal/engine/agent", "internal/engine/firewall", "internal/engine/operators",
+			"internal/engine/agent", "internal/engine/firewall", "internal/engine/operators", "internal/engine/services",
 			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
 		{"internal/mesh/sim"},
@@ -36,7 +36,7 @@ func floors() [][]string {
 			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link",
 			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/key",
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
-			"internal/deploy/ssh",
+			"internal/deploy/ssh", "internal/deploy/cargo",
 			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies

@@ -19,6 +19,7 @@ func (d *decoder) judge() {
 	}
 	d.judgeRoom()
 	d.judgeServices()
+	d.judgeRoutes()
 	roles := d.fleet.Roles()
 	for _, n := range d.fleet.Nodes {
 		d.judgeOverrides(n)

@@ -16,9 +16,12 @@ import (
 func serviceKind() kind {
 	return kind{
 		name:       "service",
-		attributes: []string{"exec", "args", "env", "port", "count", "on", "memory", "health"},
+		attributes: []string{"image", "exec", "static", "args", "env", "port", "count", "on", "memory", "volumes", "health", "expose"},
 		aliases: map[string]string{
-			"command": "exec", "cmd": "exec", "binary": "exec", "program": "exec", "run": "exec", "arguments": "args", "argv": "args",
+			"container": "image", "docker": "image", "folder": "static", "files": "static", "root": "static", "website": "static",
+			"volume": "volumes", "data": "volumes", "mounts": "volumes", "storage": "volumes",
+			"host": "expose", "hosts": "expose", "hostname": "expose", "domain": "expose", "route": "expose", "routes": "expose", "ingress": "expose", "url": "expose",
+			"binary": "exec", "program": "exec", "run": "exec", "arguments": "args", "argv": "args", "command": "args", "cmd": "args",
 			"environment": "env", "ports": "port", "replicas": "count", "instances": "count", "scale": "count", "nodes": "on", "node": "on",
 			"site": "on", "placement": "on", "mem": "memory", "ram": "memory", "memory_max": "memory", "check": "health", "healthcheck": "health",
 		},
@@ -27,8 +30,11 @@ func serviceKind() kind {
 }
 
 const (
-	exampleExec = `exec = "./program", beside this file`
-	exampleEnv  = `env = { NAME = "value" }`
+	exampleExec   = `exec = "./program", beside this file`
+	exampleImage  = `as in "registry.example/web:1.4.2"`
+	exampleStatic = `static = "./folder", beside this file`
+	exampleEnv    = `env = { NAME = "value" }`
+	exampleVolume = `volumes = { data = "/var/lib/data" }`
 	// maxCount bounds the instances of one service.
 	maxCount = 1000
 	// maxText is the longest argument or value, in bytes: systemd's own limit for
@@ -43,41 +49,77 @@ const (
 // servicePlaces are where a service's mistakes about the whole fleet are shown.
 type servicePlaces struct {
 	fields
-	sound bool
+	sound  bool
+	routes []routeAt // as the service's Expose
 }
 
-// service decodes a program that runs on some of the nodes.
+// service decodes what runs on some of the nodes, or is served by the ingress.
 func (d *decoder) service(b *block) {
 	f := d.fields(b, serviceKind())
 	before := d.Len()
-	s := fleet.Service{Name: fleet.ServiceName(b.name), Count: 1, Exec: f.exec(), Args: f.args(), Env: f.env(), Memory: f.memory()}
+	s := fleet.Service{Name: fleet.ServiceName(b.name), Count: 1}
 	if len(b.name) > maxServiceName {
 		f.wrong(b.nameAt, "", "a service's name has at most %d characters", maxServiceName)
 	}
+	f.what(&s)
 	if port, ok := f.number("port", 1, 65535); ok {
 		s.Port = uint16(port)
 	}
+	routes := f.routes()
+	for _, r := range routes {
+		s.Expose = append(s.Expose, r.Route)
+	}
+	if s.Static != "" {
+		s.Count = 0
+		f.staticOnly(routes)
+	} else {
+		f.instances(&s)
+		if len(routes) > 0 && f.missing("port") {
+			f.wrong(routes[0].at, "port = 8080", "expose leads to a port, and there is none")
+		}
+	}
+	if d.names["service"][b.name] != b {
+		return
+	}
+	d.fleet.Services = append(d.fleet.Services, s)
+	d.services[s.Name] = servicePlaces{f, d.Len() == before && !b.broken, routes}
+}
+
+// instances reads how the program runs.
+func (f fields) instances(s *fleet.Service) {
+	s.Args, s.Env, s.Memory = f.args(), f.env(), f.memory()
 	if n, ok := f.count(); ok {
 		s.Count = n
 	}
 	on, _ := f.parties("on", "leave it out: any node")
 	f.covered("on", on)
 	s.On = bare(on)
+	s.Volumes = f.volumes()
 	s.Health = f.health(s.Port)
-	if d.names["service"][b.name] != b {
-		return
+}
+
+// what reads which program, image or folder it is: one of the three.
+func (f fields) what(s *fleet.Service) {
+	kinds := []string{"image", "exec", "static"}
+	var has []string
+	for _, k := range kinds {
+		if f.has(k) {
+			has = append(has, k)
+		}
 	}
-	d.fleet.Services = append(d.fleet.Services, s)
-	d.services[s.Name] = servicePlaces{f, d.Len() == before && !b.broken}
+	switch {
+	case len(has) > 1:
+		f.wrong(f.b.body.Attributes[has[1]].NameRange, "remove one of them", "%s and %s: it is one or the other", has[0], has[1])
+	case len(has) == 0 && f.missing("image") && f.missing("exec") && f.missing("static"):
+		f.wrong(f.b.at, `image = "registry.example/web:1.4.2"`, "needs one of image, exec, static")
+	}
+	s.Exec, s.Image, s.Static = f.exec(), f.image(), f.static()
 }
 
 // exec reads which program.
 func (f fields) exec() string {
 	it, ok := f.text("exec")
 	if !ok {
-		if f.missing("exec") {
-			f.wrong(f.b.at, exampleExec, "exec is missing")
-		}
 		return ""
 	}
 	p := it.Value
@@ -96,6 +138,26 @@ func (f fields) exec() string {
 		return "./" + clean
 	default:
 		return clean
+	}
+	return ""
+}
+
+// static reads which folder.
+func (f fields) static() string {
+	it, ok := f.text("static")
+	if !ok {
+		return ""
+	}
+	clean := path.Clean(it.Value)
+	switch {
+	case plain(it.Value) != "":
+		f.wrong(it.At, "", "static %s", plain(it.Value))
+	case path.IsAbs(it.Value), strings.HasPrefix(clean, ".."):
+		f.wrong(it.At, exampleStatic, "%s does not lie beside this file", source.Quoted(it.Value))
+	case clean == ".":
+		f.wrong(it.At, exampleStatic, "this folder holds the fleet's file: a folder in it")
+	default:
+		return "./" + clean
 	}
 	return ""
 }
@@ -218,43 +280,4 @@ func (f fields) health(port uint16) fleet.Health {
 		f.wrong(it.At, `"/healthz" is asked by HTTP, "tcp" takes connections, "none" runs`, "there is no health %s", source.Quoted(it.Value))
 	}
 	return fleet.Health{Kind: fleet.HealthNone}
-}
-
-// judgeServices reports what cannot be placed: more instances than nodes, and
-// two who would listen on one port of one node.
-func (d *decoder) judgeServices() {
-	type door struct {
-		node fleet.NodeName
-		port uint16
-	}
-	taken := make(map[door]fleet.ServiceName)
-	for _, s := range d.fleet.Services {
-		f := d.services[s.Name]
-		if !f.sound {
-			continue
-		}
-		places := d.fleet.Places(s)
-		if len(places) < s.Count {
-			where := "in the fleet"
-			if len(s.On) > 0 {
-				where = "of those it may run on"
-			}
-			f.wrong(f.at("count"), fmt.Sprintf("count = %d", len(places)), "%d instances need as many nodes, and there is %d %s", s.Count, len(places), where)
-		}
-		if s.Port == 0 {
-			continue
-		}
-		if s.Port == d.fleet.Port {
-			f.wrong(f.at("port"), "take another", "port %d is the mesh's own", s.Port)
-			continue
-		}
-		for _, n := range places {
-			first, is := taken[door{n, s.Port}]
-			if is {
-				f.wrong(f.at("port"), "take another, or keep them apart with on = [...]", "service %q listens on port %d of node %q already", first, s.Port, n)
-				break
-			}
-			taken[door{n, s.Port}] = s.Name
-		}
-	}
 }

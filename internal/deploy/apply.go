@@ -170,8 +170,12 @@ func (d *Deployment) stage(ctx context.Context, n plan.NodePlan) error {
 // opener finds content by digest, in the plan or among the binaries.
 func (d *Deployment) opener(n plan.NodePlan) func(fleet.Digest) (io.ReadCloser, int64, error) {
 	return func(want fleet.Digest) (io.ReadCloser, int64, error) {
-		if r, n, ok := d.Binaries.open(want); ok {
-			return r, n, nil
+		for _, hold := range []interface {
+			Open(fleet.Digest) (io.ReadCloser, int64, bool)
+		}{d.Binaries, d.Programs} {
+			if r, n, ok := hold.Open(want); ok {
+				return r, n, nil
+			}
 		}
 		i := slices.IndexFunc(n.Want, func(f fleet.File) bool { return f.Digest == want && f.Content != nil })
 		if i < 0 {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/moggyfleet/moggy/internal/deploy/cargo"
 	"github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -119,7 +120,7 @@ const bringScript = `set -eu; umask 077; mkdir -p ` + firstDir + `; cd ` + first
 trap 'rm -f moggy.part' EXIT; gzip -dc >moggy.part; echo "$0  moggy.part" | sha256sum -c --status
 chmod 0700 moggy.part; mv moggy.part moggy`
 
-func (d *Deployment) bring(ctx context.Context, name fleet.NodeName, bin Binary) error {
+func (d *Deployment) bring(ctx context.Context, name fleet.NodeName, bin cargo.Binary) error {
 	var have bytes.Buffer
 	err := d.target(name).run.Run(ctx, name, ssh.Command{Args: []string{"sh", "-c", haveScript, string(bin.Digest)}, Stdout: &have})
 	if err != nil {

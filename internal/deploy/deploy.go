@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/moggyfleet/moggy/internal/deploy/cargo"
 	"github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/plan"
@@ -29,9 +30,10 @@ type Progress interface {
 type Deployment struct {
 	Fleet    *fleet.Fleet
 	SSH      *ssh.Client
-	Binaries Binaries
-	By       string // who is at work: "nico@laptop"
-	Version  string // of our own moggy
+	Binaries cargo.Binaries
+	Programs cargo.Programs // of the services
+	By       string         // who is at work: "nico@laptop"
+	Version  string         // of our own moggy
 	Progress Progress
 	// Commit is the git commit of the fleet file, for the nodes' history; "" where
 	// there is none. It may be nil.
@@ -211,7 +213,7 @@ func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Obse
 func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation, contents map[fleet.Digest]string, o Options) (*plan.Plan, error) {
 	lock := d.Lock()
 	return plan.Compute(plan.Input{
-		Fleet: d.Fleet, Lock: lock, Observed: seen, Contents: contents, Parts: Parts(d.Fleet, lock, d.Binaries),
+		Fleet: d.Fleet, Lock: lock, Observed: seen, Contents: contents, Parts: Parts(d.Fleet, lock, d.Binaries, d.Programs),
 		Binary: binaryPath, Moggy: d.Version, Only: o.Only, Soak: o.Soak,
 	})
 }

@@ -1,21 +1,23 @@
 package deploy
 
 import (
+	"github.com/moggyfleet/moggy/internal/deploy/cargo"
 	"github.com/moggyfleet/moggy/internal/engine/agent"
 	"github.com/moggyfleet/moggy/internal/engine/firewall"
 	"github.com/moggyfleet/moggy/internal/engine/operators"
+	"github.com/moggyfleet/moggy/internal/engine/services"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
 // Parts asks every engine what it wants of each node. What is the same on all
 // of them is rendered once.
-func Parts(f *fleet.Fleet, l *fleet.Lock, b Binaries) map[fleet.NodeName][]fleet.Part {
+func Parts(f *fleet.Fleet, l *fleet.Lock, b cargo.Binaries, p cargo.Programs) map[fleet.NodeName][]fleet.Part {
 	mesh := agent.ConfigFile(agent.Config(f, l))
 	locks := make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
 	for _, n := range l.Nodes {
 		locks[n.Name] = n
 	}
-	access := firewall.New(f, l)
+	access, instances := firewall.New(f, l), services.New(f, l, p)
 	parts := make(map[fleet.NodeName][]fleet.Part, len(f.Nodes))
 	for _, n := range f.Nodes {
 		parts[n.Name] = []fleet.Part{
@@ -23,6 +25,9 @@ func Parts(f *fleet.Fleet, l *fleet.Lock, b Binaries) map[fleet.NodeName][]fleet
 			operators.Part(f, n),
 		}
 		if part, closed := access.Part(n, agent.BinaryPath); closed {
+			parts[n.Name] = append(parts[n.Name], part)
+		}
+		if part, some := instances.Part(n.Name); some {
 			parts[n.Name] = append(parts[n.Name], part)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/moggyfleet/moggy/internal/deploy/cargo"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -260,7 +261,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	f := catsFleet()
 	s := &scene{boxes: &boxes{by: map[fleet.NodeName]*box{}}}
-	binaries := Binaries{"amd64": {Digest: fleet.DigestOf([]byte("old"))}}
+	binaries := cargo.Binaries{"amd64": {Digest: fleet.DigestOf([]byte("old"))}}
 	s.d = &Deployment{
 		Fleet: f, Binaries: binaries, By: "nico@laptop", Version: "0.1.0", Progress: silent{}, run: s.boxes,
 		Save: func(*fleet.Lock) error { s.saves++; return nil },
@@ -272,7 +273,7 @@ func newScene(t *testing.T) *scene {
 	if err := s.d.Open(l); err != nil {
 		t.Fatal(err)
 	}
-	parts := Parts(f, s.d.Lock(), binaries)
+	parts := Parts(f, s.d.Lock(), binaries, nil)
 	for _, n := range f.Nodes {
 		m, _, err := plan.Assemble(f.Name, n.Name, parts[n.Name])
 		if err != nil {
@@ -287,7 +288,7 @@ func newScene(t *testing.T) *scene {
 			manifests: map[int]fleet.Manifest{4: m, 3: older}, log: &s.log,
 		}
 	}
-	s.d.Binaries = Binaries{"amd64": {Digest: fleet.DigestOf([]byte("new"))}}
+	s.d.Binaries = cargo.Binaries{"amd64": {Digest: fleet.DigestOf([]byte("new"))}}
 	return s
 }
 

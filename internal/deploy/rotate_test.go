@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/moggyfleet/moggy/internal/deploy/cargo"
 	"github.com/moggyfleet/moggy/internal/engine/agent"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/plan"
@@ -77,7 +78,7 @@ func newRotationScene(t *testing.T) *rotationScene {
 		s.keys[n.Name] = []fleet.Key{n.MeshKey}
 	}
 	s.change = s.check
-	s.d.Binaries = Binaries{"amd64": {Digest: fleet.DigestOf([]byte("old"))}}
+	s.d.Binaries = cargo.Binaries{"amd64": {Digest: fleet.DigestOf([]byte("old"))}}
 	s.open()
 	return s
 }
@@ -299,7 +300,7 @@ func TestRotateUnreachable(t *testing.T) {
 func TestRotatePending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newRotationScene(t)
-		s.d.Binaries = Binaries{"amd64": {Digest: fleet.DigestOf([]byte("new"))}}
+		s.d.Binaries = cargo.Binaries{"amd64": {Digest: fleet.DigestOf([]byte("new"))}}
 		if _, err := s.rotate("bianco"); err == nil || s.made > 0 {
 			t.Errorf("a rotation among other changes: %v, %d keys", err, s.made)
 		}

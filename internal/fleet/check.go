@@ -27,6 +27,10 @@ type Check struct {
 	Kind    CheckKind `json:"kind"`
 	Address string    `json:"address,omitempty"` // host:port, for CheckSSH and CheckTCP; a URL for CheckHTTP
 	Command []string  `json:"command,omitempty"` // with its absolute path, for CheckRun
+	// Unit is the unit that makes it true, "" for the machine as a whole. A check
+	// that did not hold before a change is not held against it, unless the change
+	// is to its unit.
+	Unit string `json:"unit,omitempty"`
 	// Seconds is how long it may take to become true; 0 means 20.
 	Seconds int `json:"seconds,omitempty"`
 }

@@ -92,17 +92,35 @@ func (f *Fleet) Service(name ServiceName) (Service, bool) {
 	return f.Services[i], true
 }
 
+// Candidates are the nodes that the service's instances may run on, in the order
+// of the file.
+func (f *Fleet) Candidates(s Service) []Node {
+	if len(s.On) > 0 {
+		return f.Members(s.On)
+	}
+	return f.Nodes
+}
+
+// Hosts are the nodes that an instance may be on at any time: its places, or with
+// a scheduler of its own mind all candidates.
+func (f *Fleet) Hosts(s Service) []NodeName {
+	if f.Scheduler != Nomad || s.Static != "" {
+		return f.Places(s)
+	}
+	var out []NodeName
+	for _, n := range f.Candidates(s) {
+		out = append(out, n.Name)
+	}
+	return out
+}
+
 // Places are the nodes that the service's instances run on, one on each, fewer
 // than Count where there are not as many: those of as many sites as can be. A
 // node that comes or goes moves no more instances than it must: among equals the
 // choice is by highest random weight (Thaler and Ravishankar, "A Name-Based
 // Mapping Scheme for Rendezvous", 1996), which needs no memory.
 func (f *Fleet) Places(s Service) []NodeName {
-	candidates := f.Nodes
-	if len(s.On) > 0 {
-		candidates = f.Members(s.On)
-	}
-	weighed := slices.Clone(candidates)
+	weighed := slices.Clone(f.Candidates(s))
 	slices.SortFunc(weighed, func(a, b Node) int {
 		wa, wb := weight(s.Name, string(a.Name)), weight(s.Name, string(b.Name))
 		switch {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/moggyfleet/moggy/internal/deploy/node/health"
+	"github.com/moggyfleet/moggy/internal/deploy/node/ledger"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
@@ -68,7 +69,7 @@ func (a *activation) check(ctx context.Context) error {
 	var checks []fleet.Check
 	for _, c := range a.target.Checks {
 		held, known := a.journal.Held[checkKey(c)]
-		if known && !held {
+		if known && !held && !a.touched(c.Unit) {
 			a.tell(StepCheck, "passed over, since it did not hold before either: "+c.Name)
 			continue
 		}
@@ -87,7 +88,15 @@ func (a *activation) check(ctx context.Context) error {
 		if serr == nil {
 			return a.Logged(ctx, err, states[0].Name)
 		}
+	case fleet.CheckTCP, fleet.CheckHTTP:
+		return a.Logged(ctx, err, f.Check.Unit)
 	case fleet.CheckRun:
 	}
 	return err
+}
+
+// touched says whether the change is to that unit.
+func (a *activation) touched(unit string) bool {
+	from, err := a.manifest(a.journal.From)
+	return err != nil || ledger.Differs(from, a.target, unit)
 }

@@ -132,7 +132,7 @@ func (n *Node) states(ctx context.Context, m fleet.Manifest) ([]systemd.Status, 
 		return nil, err
 	}
 	for i, u := range m.Units {
-		if other := otherName(u.Name); u.Foreign && other != "" && states[i].Load == "not-found" {
+		if other := systemd.OtherName(u.Name); u.Foreign && other != "" && states[i].Load == "not-found" {
 			again, err := n.systemd.Show(ctx, other)
 			if err != nil {
 				return nil, err
@@ -141,15 +141,6 @@ func (n *Node) states(ctx context.Context, m fleet.Manifest) ([]systemd.Status, 
 		}
 	}
 	return states, nil
-}
-
-// otherName is what Debian calls a unit for which the other distributions have
-// a common name; its own alias is there only while the unit is enabled.
-func otherName(unit string) string {
-	if unit == "sshd.service" {
-		return "ssh.service"
-	}
-	return ""
 }
 
 // blame adds to an error of several units the log of the one to blame.

@@ -1,7 +1,7 @@
 // Package firewall renders who may reach a node over the mesh: the rules of our
 // own nftables table, and the unit that keeps them in force. It loads nothing;
 // that is what internal/firewall does on the node. A node that no allow leads to
-// needs neither.
+// and that runs no service needs neither.
 package firewall
 
 import (

@@ -23,7 +23,8 @@ import (
 //	                                 ▼                                   │
 //	                              refused ◀──────────────────────────────┘
 //	                                 ▲
-//	hook input ───────────────────▶ outside: the port of a service ─┘
+//	hook input ───┐                                                  │
+//	hook forward ─┴──────────────▶ outside: the port of a service ───┘
 //	             by anything else
 //
 // A service is the mesh's: a program that listens on all addresses of a rented
@@ -37,10 +38,17 @@ import (
 // judged as itself, wherever its container is.
 type Rules struct {
 	hubs   set
+	entry  set // the ingress nodes
 	allows []allow
 	locks  map[fleet.NodeName]fleet.NodeLock
-	about  map[fleet.NodeName][]int    // the allows that lead to a node, in order
-	doors  map[fleet.NodeName][]uint16 // the TCP ports of services on a node
+	about  map[fleet.NodeName][]int  // the allows that lead to a node, in order
+	doors  map[fleet.NodeName][]door // of services on a node
+}
+
+// door is the TCP port of a service's instance.
+type door struct {
+	port    uint16
+	exposed bool // the ingress nodes lead others to it
 }
 
 // allow is one allow block, ready to be written.
@@ -68,13 +76,13 @@ type rules struct {
 
 // New prepares the fleet's rules.
 func New(f *fleet.Fleet, l *fleet.Lock) *Rules {
-	r := &Rules{about: make(map[fleet.NodeName][]int), doors: make(map[fleet.NodeName][]uint16)}
+	r := &Rules{about: make(map[fleet.NodeName][]int), doors: make(map[fleet.NodeName][]door)}
 	for _, s := range f.Services {
 		if s.Port == 0 {
 			continue
 		}
-		for _, n := range f.Places(s) {
-			r.doors[n] = append(r.doors[n], s.Port)
+		for _, n := range f.Hosts(s) {
+			r.doors[n] = append(r.doors[n], door{s.Port, len(s.Expose) > 0})
 		}
 	}
 	if len(f.Allows) == 0 {
@@ -85,13 +93,16 @@ func New(f *fleet.Fleet, l *fleet.Lock) *Rules {
 		r.locks[n.Name] = n
 	}
 	roles := f.Roles()
-	var hubs []fleet.Node
+	var hubs, entry []fleet.Node
 	for _, n := range f.Nodes {
 		if roles[n.Name].Hub {
 			hubs = append(hubs, n)
 		}
+		if roles[n.Name].Ingress {
+			entry = append(entry, n)
+		}
 	}
-	r.hubs = r.set("hubs", hubs)
+	r.hubs, r.entry = r.set("hubs", hubs), r.set("ingress", entry)
 	for i, a := range f.Allows {
 		// With a suffix no name is one of nft's own words, nor that of the hubs' set.
 		out := allow{name: a.Name, all: len(a.From) == 0, from: r.set(string(a.Name)+"-from", f.Members(a.From)), ports: matches(a.Ports)}
@@ -209,7 +220,7 @@ func (r *Rules) render(n fleet.Node) (rules, bool) {
 	var b strings.Builder
 	b.WriteString(head)
 	if len(about) > 0 {
-		r.closed(&b, n, about)
+		r.closed(&b, n, about, doors)
 	}
 	if len(doors) > 0 {
 		outside(&b, doors)
@@ -223,23 +234,37 @@ func (r *Rules) render(n fleet.Node) (rules, bool) {
 	return rules{[]byte(b.String()), mark}, true
 }
 
+// portsOf are the ports of doors, as nft writes them; those that are exposed, or
+// all.
+func portsOf(doors []door, exposed bool) []match {
+	var ports []fleet.Ports
+	for _, d := range doors {
+		if d.exposed || !exposed {
+			ports = append(ports, fleet.Ports{Protocol: fleet.TCP, First: d.port, Last: d.port})
+		}
+	}
+	return matches(ports)
+}
+
 // outside keeps the ports of services from whatever is not the mesh, nor the
-// machine itself.
-func outside(b *strings.Builder, doors []uint16) {
-	ports := make([]fleet.Ports, len(doors))
-	for i, p := range doors {
-		ports[i] = fleet.Ports{Protocol: fleet.TCP, First: p, Last: p}
+// machine itself, nor its containers; what Docker publishes as well.
+func outside(b *strings.Builder, doors []door) {
+	for _, hook := range []struct{ name, hook, only string }{{"outside", "input", ""}, {"outside-forward", "forward", "ct status dnat "}} {
+		fmt.Fprintf(b, `	chain %s {
+		type filter hook %s priority filter; policy accept;
+		iifname != { "lo", "%s", "docker0" } %smeta l4proto tcp ct direction original ct original proto-dst %s goto refused
 	}
-	fmt.Fprintf(b, `	chain outside {
-		type filter hook input priority filter; policy accept;
-		iifname != { "lo", "%s" } ct direction original tcp dport %s goto refused
+`, hook.name, hook.hook, fleet.MeshInterface, hook.only, portsOf(doors, false)[0].ports)
 	}
-`, fleet.MeshInterface, matches(ports)[0].ports)
 }
 
 // closed writes who may reach the node by the mesh.
-func (r *Rules) closed(b *strings.Builder, n fleet.Node, about []int) {
+func (r *Rules) closed(b *strings.Builder, n fleet.Node, about []int, doors []door) {
 	b.WriteString(r.hubs.text)
+	exposed := portsOf(doors, true)
+	if len(exposed) > 0 {
+		b.WriteString(r.entry.text)
+	}
 	for _, i := range about {
 		if a := r.allows[i]; !a.all {
 			b.WriteString(a.from.text)
@@ -268,6 +293,9 @@ func (r *Rules) closed(b *strings.Builder, n fleet.Node, about []int) {
 	b.WriteString("\t\ticmpv6 type echo-request accept\n")
 	ssh := match{fleet.TCP, fmt.Sprint(n.SSH.Port)}
 	permit(b, r.hubs, false, []match{ssh}, "ssh: the operators' way in")
+	if len(exposed) > 0 {
+		permit(b, r.entry, false, exposed, "services that are exposed: from the ingress")
+	}
 	for _, i := range about {
 		a := r.allows[i]
 		permit(b, a.from, a.all, a.ports, "allow "+string(a.name))

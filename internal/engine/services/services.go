@@ -6,7 +6,7 @@ package services
 
 import (
 	"fmt"
-	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -79,8 +79,8 @@ func (s *Services) Part(name fleet.NodeName) (fleet.Part, bool) {
 
 // check is what the node must pass while it has the instance.
 func check(s fleet.Service, here fleet.NodeLock) []fleet.Check {
-	c := fleet.Check{Name: "service " + string(s.Name) + " is well", Seconds: patience}
-	at := net.JoinHostPort(here.V4.String(), strconv.Itoa(int(s.Port)))
+	c := fleet.Check{Name: "service " + string(s.Name) + " is well", Unit: UnitOf(s.Name), Seconds: patience}
+	at := netip.AddrPortFrom(here.V4, s.Port).String()
 	switch s.Health.Kind {
 	case fleet.HealthTCP:
 		c.Kind, c.Address = fleet.CheckTCP, at
@@ -104,7 +104,7 @@ func render(s fleet.Service, program string, here fleet.NodeLock) []byte {
 	set("MOGGY_NODE", string(here.Name))
 	if s.Port > 0 {
 		port := strconv.Itoa(int(s.Port))
-		set("MOGGY_ADDRESS", net.JoinHostPort(here.V4.String(), port))
+		set("MOGGY_ADDRESS", netip.AddrPortFrom(here.V4, s.Port).String())
 		set("PORT", port)
 	}
 	for _, v := range s.Env {

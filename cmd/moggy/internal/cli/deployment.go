@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/moggyfleet/moggy/internal/deploy"
+	"github.com/moggyfleet/moggy/internal/deploy/cargo"
 	transport "github.com/moggyfleet/moggy/internal/deploy/ssh"
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
@@ -37,7 +38,11 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 	if err != nil {
 		return nil, nil, err
 	}
-	binaries, err := deploy.FindBinaries(exe)
+	binaries, err := cargo.FindBinaries(exe)
+	if err != nil {
+		return nil, nil, err
+	}
+	programs, err := cargo.FindPrograms(filepath.Dir(a.Files[0]), f.Services)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +55,7 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 		names = append(names, string(n.Name))
 	}
 	return &deploy.Deployment{
-		Fleet: f, SSH: client, Binaries: binaries, By: Whoami(), Version: a.Version,
+		Fleet: f, SSH: client, Binaries: binaries, Programs: programs, By: Whoami(), Version: a.Version,
 		Commit:   sync.OnceValue(func() string { return commitOf(context.Background(), a.Files) }),
 		Progress: a.Board(names...),
 		Accept:   a.askHostKey(),

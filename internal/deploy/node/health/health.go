@@ -1,6 +1,6 @@
 // Package health looks whether what a generation says of itself holds on this
 // machine: that the mesh reaches a hub, that sshd answers, that a command is
-// content. What follows from that is its callers' business.
+// content, that a service answers. What follows from that is its callers' business.
 package health
 
 import (
@@ -119,6 +119,10 @@ func (m Machine) Look(ctx context.Context, c fleet.Check) error {
 		return m.mesh(ctx)
 	case fleet.CheckSSH:
 		return ssh(ctx, c.Address)
+	case fleet.CheckTCP:
+		return takes(ctx, c.Address)
+	case fleet.CheckHTTP:
+		return answers(ctx, c.Address)
 	case fleet.CheckRun:
 		return m.run(ctx, c.Command)
 	}

@@ -138,3 +138,11 @@ func PrintOf(m fleet.Manifest, u fleet.Unit) Print {
 func LoadedPrint(m fleet.Manifest) fleet.Digest {
 	return printOf(m, func(path string) bool { return strings.HasPrefix(path, protocol.SystemdDir+"/") })
 }
+
+// Differs says whether a change from one generation to another is to a unit that
+// the other has.
+func Differs(from, to fleet.Manifest, unit string) bool {
+	is := func(u fleet.Unit) bool { return u.Name == unit }
+	i, j := slices.IndexFunc(from.Units, is), slices.IndexFunc(to.Units, is)
+	return j >= 0 && (i < 0 || PrintOf(from, from.Units[i]) != PrintOf(to, to.Units[j]))
+}

@@ -1,4 +1,7 @@
-package deploy
+// Package cargo is what is too large for a plan and is brought to nodes by its
+// digest: builds of moggy, and programs that lie beside the fleet's file. It
+// finds the bytes on the operator's machine; carrying them is package deploy's.
+package cargo
 
 import (
 	"crypto/sha256"
@@ -65,12 +68,21 @@ func inspect(path string) (string, Binary, error) {
 	if !ok {
 		return "", Binary{}, fmt.Errorf("built for %s, which no node can be", head.Machine)
 	}
-	sum := sha256.New()
-	size, err := io.Copy(sum, f)
-	if err != nil {
-		return "", Binary{}, err
+	b, err := sum(path, f)
+	return arch, b, err
+}
+
+// sum reads all of f.
+func sum(path string, f io.ReadSeeker) (Binary, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return Binary{}, err
 	}
-	return arch, Binary{path, fleet.Digest(hex.EncodeToString(sum.Sum(nil))), size}, nil
+	h := sha256.New()
+	size, err := io.Copy(h, f)
+	if err != nil {
+		return Binary{}, err
+	}
+	return Binary{path, fleet.Digest(hex.EncodeToString(h.Sum(nil))), size}, nil
 }
 
 // For returns the build for an architecture; the error says where to put one.
@@ -89,8 +101,8 @@ func (b Binaries) File(arch string) fleet.File {
 	return fleet.File{Path: agent.BinaryPath, Mode: 0o755, Digest: b[arch].Digest}
 }
 
-// open returns the bytes of a digest that is one of ours.
-func (b Binaries) open(d fleet.Digest) (io.ReadCloser, int64, bool) {
+// Open returns the bytes of a digest that is one of ours, and how many there are.
+func (b Binaries) Open(d fleet.Digest) (io.ReadCloser, int64, bool) {
 	for _, bin := range b {
 		if bin.Digest == d {
 			f, err := os.Open(bin.Path)
