@@ -34,7 +34,7 @@ func floors() [][]string {
 		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
 		{
 			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link",
-			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/key",
+			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/image", "internal/deploy/node/key",
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/deploy/ssh", "internal/deploy/cargo",
 			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",

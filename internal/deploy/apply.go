@@ -157,6 +157,21 @@ func (d *Deployment) packages(ctx context.Context, n plan.NodePlan) error {
 	return err
 }
 
+// images has the node pull what its containers are made of, while what runs there
+// goes on.
+func (d *Deployment) images(ctx context.Context, n plan.NodePlan) error {
+	for i, image := range n.Images {
+		d.Progress.Step(string(n.Node), fmt.Sprintf("pulling %s (%d of %d)", image, i+1, len(n.Images)))
+		ctx, stop := context.WithTimeoutCause(ctx, imageTimeout, fmt.Errorf("pulling %s took too long", image))
+		err := d.target(n.Node).pull(ctx, image)
+		stop()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (d *Deployment) stage(ctx context.Context, n plan.NodePlan) error {
 	ctx, stop := context.WithTimeoutCause(ctx, stageTimeout, errors.New("bringing the files took too long"))
 	defer stop()

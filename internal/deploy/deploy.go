@@ -56,6 +56,7 @@ const (
 	observeTimeout  = 10 * time.Second
 	contactTimeout  = 5 * time.Minute // carries our binary over a slow line
 	packagesTimeout = 10 * time.Minute
+	imageTimeout    = 15 * time.Minute // of one
 	stageTimeout    = 10 * time.Minute
 	activateTimeout = 3 * time.Minute
 	reattach        = time.Minute     // how long a lost connection is sought again

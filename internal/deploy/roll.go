@@ -171,6 +171,9 @@ func (r *roll) do(ctx context.Context, a rollout.Action) rollout.Event {
 			err = r.d.packages(ctx, n)
 		}
 		if err == nil {
+			err = r.d.images(ctx, n)
+		}
+		if err == nil {
 			err = r.d.stage(ctx, n)
 		}
 		return rollout.Event{Kind: rollout.Prepared, Err: err}

@@ -181,6 +181,11 @@ func (t target) packages(ctx context.Context, names []string) (protocol.Packages
 	return ask[protocol.Packages](ctx, t, nil, append([]string{"packages"}, names...)...)
 }
 
+func (t target) pull(ctx context.Context, image string) error {
+	_, err := ask[protocol.Done](ctx, t, nil, "pull", image)
+	return err
+}
+
 // follow runs an activation and hands on its events until it ends. An error
 // that is no *nodeError means that the connection was lost: the activation
 // goes on without us.

@@ -50,5 +50,6 @@ type Part struct {
 	Files    []File
 	Units    []Unit
 	Packages []string // by their name in Debian; other distributions map them
+	Images   []string // of containers, by their full names
 	Checks   []Check
 }

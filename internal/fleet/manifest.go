@@ -13,6 +13,7 @@ type Manifest struct {
 	Files      []ManifestFile `json:"files"` // sorted by path
 	Units      []Unit         `json:"units"` // in starting order
 	Packages   []string       `json:"packages,omitempty"`
+	Images     []string       `json:"images,omitempty"` // of containers, sorted
 	// Checks are what the generation says of itself: what must be true of the
 	// machine once its units run. Where one is not, the node goes back.
 	Checks []Check `json:"checks,omitempty"`

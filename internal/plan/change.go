@@ -208,16 +208,16 @@ func brokenUnits(states []fleet.UnitState, want []fleet.Unit) []UnitChange {
 	return out
 }
 
-// sameContent says whether two manifests hold the same files, units, packages
-// and checks, whatever their numbers.
+// sameContent says whether two manifests hold the same files, units, packages,
+// images and checks, whatever their numbers.
 func sameContent(a, b fleet.Manifest) bool {
-	return slices.Equal(a.Files, b.Files) && slices.Equal(a.Packages, b.Packages) &&
+	return slices.Equal(a.Files, b.Files) && slices.Equal(a.Packages, b.Packages) && slices.Equal(a.Images, b.Images) &&
 		slices.EqualFunc(a.Units, b.Units, func(x, y fleet.Unit) bool {
 			return x.Name == y.Name && x.Foreign == y.Foreign &&
 				slices.Equal(x.RestartOn, y.RestartOn) && slices.Equal(x.ReloadOn, y.ReloadOn)
 		}) &&
 		slices.EqualFunc(a.Checks, b.Checks, func(x, y fleet.Check) bool {
-			return x.Name == y.Name && x.Kind == y.Kind && x.Address == y.Address && x.Seconds == y.Seconds &&
+			return x.Name == y.Name && x.Kind == y.Kind && x.Address == y.Address && x.Unit == y.Unit && x.Seconds == y.Seconds &&
 				slices.Equal(x.Command, y.Command)
 		})
 }

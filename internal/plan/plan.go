@@ -71,6 +71,7 @@ type NodePlan struct {
 	Files    []FileChange `json:"files,omitempty"`
 	Units    []UnitChange `json:"units,omitempty"`
 	Packages []string     `json:"packages,omitempty"` // to be installed
+	Images   []string     `json:"images,omitempty"`   // to be pulled
 	// Note is what the operator should know: where a new node is reached, why
 	// one is not.
 	Note string `json:"note,omitempty"`
@@ -225,6 +226,7 @@ func nodePlan(n fleet.Node, l fleet.NodeLock, in Input, next int, diffs diffCach
 	np.From = o.Seen.Current.Number
 	np.Manifest, np.Want = manifest, want
 	np.Packages = missingPackages(o.Seen, manifest)
+	np.Images = newImages(o.Seen, manifest)
 	if newer(o.Seen.Moggy, in.Moggy) {
 		np.Newer = o.Seen.Moggy
 	}
@@ -274,6 +276,15 @@ func missingPackages(seen *fleet.Observed, want fleet.Manifest) []string {
 	return out
 }
 
+// newImages are those that no generation on the node has asked for yet. One that
+// is gone since is pulled when its container starts.
+func newImages(seen *fleet.Observed, want fleet.Manifest) []string {
+	if seen.Manifest == nil {
+		return want.Images
+	}
+	return slices.DeleteFunc(slices.Clone(want.Images), func(i string) bool { return slices.Contains(seen.Manifest.Images, i) })
+}
+
 // Assemble adds up a node's parts. Two parts that name the same path with
 // other content, or the same unit with other rules, are an error.
 func Assemble(name fleet.Name, node fleet.NodeName, parts []fleet.Part) (fleet.Manifest, []fleet.File, error) {
@@ -296,6 +307,7 @@ func Assemble(name fleet.Name, node fleet.NodeName, parts []fleet.Part) (fleet.M
 			m.Units = append(m.Units, u)
 		}
 		m.Packages = append(m.Packages, part.Packages...)
+		m.Images = append(m.Images, part.Images...)
 		m.Checks = append(m.Checks, part.Checks...)
 	}
 	slices.SortFunc(files, func(a, b fleet.File) int { return cmp.Compare(a.Path, b.Path) })
@@ -304,5 +316,7 @@ func Assemble(name fleet.Name, node fleet.NodeName, parts []fleet.Part) (fleet.M
 	}
 	slices.Sort(m.Packages)
 	m.Packages = slices.Compact(m.Packages)
+	slices.Sort(m.Images)
+	m.Images = slices.Compact(m.Images)
 	return m, files, nil
 }

@@ -83,6 +83,9 @@ func (t *tree) node(n NodePlan) {
 	for _, pkg := range n.Packages {
 		t.line("    " + t.c.Good("+") + " package " + pkg)
 	}
+	for _, image := range n.Images {
+		t.line("    " + t.c.Good("+") + " image " + image)
+	}
 	for _, f := range n.Files {
 		t.file(n, f)
 	}

@@ -1,13 +1,12 @@
 // Package services renders what a node needs to run its share of the fleet's
-// services: for each instance a systemd unit in a sandbox, its program where it
-// is brought, and the check that its node must pass with it. It decides nothing
-// about where instances run (fleet.Places does), and runs nothing.
+// services: for each instance a systemd unit with a program in a sandbox or a
+// container, what these are made of, and the check that its node must pass with
+// it. It decides nothing about where instances run (fleet.Places does), and runs
+// nothing.
 package services
 
 import (
-	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -39,11 +38,14 @@ type Services struct {
 // New places the fleet's services.
 func New(f *fleet.Fleet, l *fleet.Lock, p Programs) *Services {
 	s := &Services{programs: p}
-	if len(f.Services) == 0 {
+	if len(f.Services) == 0 || f.Scheduler != fleet.Systemd {
 		return s
 	}
 	s.on, s.lock = make(map[fleet.NodeName][]fleet.Service), make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
 	for _, svc := range f.Services {
+		if svc.Static != "" {
+			continue
+		}
 		for _, n := range f.Places(svc) {
 			s.on[n] = append(s.on[n], svc)
 		}
@@ -65,7 +67,13 @@ func (s *Services) Part(name fleet.NodeName) (fleet.Part, bool) {
 	for _, svc := range mine {
 		unit := fleet.Unit{Name: UnitOf(svc.Name)}
 		program := svc.Exec
-		if svc.Local() {
+		switch {
+		case svc.Image != "":
+			p.Images = append(p.Images, svc.Image)
+			p.Packages = []string{"docker.io"}
+			p.Files = append(p.Files, envFile(svc, here))
+			unit.RestartOn = []string{envPath(svc.Name)}
+		case svc.Local():
 			program = dir + "/" + string(svc.Name) + "/" + svc.Exec[strings.LastIndexByte(svc.Exec, '/')+1:]
 			p.Files = append(p.Files, fleet.File{Path: program, Mode: 0o755, Digest: s.programs.Digest(svc.Exec, here.Arch)})
 			unit.RestartOn = []string{program}
@@ -91,37 +99,3 @@ func check(s fleet.Service, here fleet.NodeLock) []fleet.Check {
 	}
 	return []fleet.Check{c}
 }
-
-// render is the unit file. What is not in it an instance may not do: it is
-// nobody in particular, and sees no other's files.
-func render(s fleet.Service, program string, here fleet.NodeLock) []byte {
-	var b strings.Builder
-	b.WriteString("# Written by moggy; a change made here is shown as drift and taken back.\n")
-	fmt.Fprintf(&b, "[Unit]\nDescription=moggy service %s\nAfter=network.target moggy-agent.service\nStartLimitIntervalSec=0\n\n", s.Name)
-	fmt.Fprintf(&b, "[Service]\nExecStart=%s\nRestart=always\nRestartSec=1\n", command(append([]string{program}, s.Args...)))
-	set := func(name, value string) { fmt.Fprintf(&b, "Environment=%s\n", quote(name+"="+value)) }
-	set("MOGGY_SERVICE", string(s.Name))
-	set("MOGGY_NODE", string(here.Name))
-	if s.Port > 0 {
-		port := strconv.Itoa(int(s.Port))
-		set("MOGGY_ADDRESS", netip.AddrPortFrom(here.V4, s.Port).String())
-		set("PORT", port)
-	}
-	for _, v := range s.Env {
-		set(v.Name, v.Value)
-	}
-	if s.Memory > 0 {
-		fmt.Fprintf(&b, "MemoryMax=%d\n", s.Memory)
-	}
-	if s.Port > 0 && s.Port < unprivileged {
-		b.WriteString("AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n")
-	} else {
-		b.WriteString("CapabilityBoundingSet=\n")
-	}
-	b.WriteString(sandbox)
-	return []byte(b.String())
-}
-
-// unprivileged is the first port that anybody may listen on (ip_unprivileged_port_start
-// of Documentation/networking/ip-sysctl.rst, as it is by default).
-const unprivileged = 1024

@@ -18,6 +18,8 @@ import (
 
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/deploy/node"
+	"github.com/moggyfleet/moggy/internal/deploy/node/command"
+	"github.com/moggyfleet/moggy/internal/deploy/node/image"
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -54,7 +56,7 @@ Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
 	flags.StringVar(&n.root, "root", "/", "the machine's root `directory`, to look at a disk from another system")
 	flags.DurationVar(&n.await, "await", 30*time.Second, "how long units may take to start")
 	cmd.AddCommand(
-		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(),
+		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(), n.pullCommand(),
 		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(), n.examineCommand(),
 		n.guardCommand(), n.holdCommand(), n.historyCommand(), n.stepsCommand(), n.nextKeyCommand(),
 	)
@@ -197,6 +199,20 @@ func (n *app) packagesCommand() *cobra.Command {
 				return err
 			}
 			return n.answer(protocol.Packages{Hello: hello(), Installed: installed})
+		},
+	}
+}
+
+func (n *app) pullCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pull IMAGE",
+		Short: "Pull a container's image",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := (image.Docker{Run: command.Run}).Pull(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return n.answer(protocol.Done{Hello: hello()})
 		},
 	}
 }

@@ -41,6 +41,7 @@ var (
 	digestForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	unitForm    = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|mount|automount|swap|target|slice)$`)
 	addressForm = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):[0-9]{1,5}$`)
+	imageForm   = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9._:/@-]{0,254}$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]{1,63}$`) // Debian policy, section 5.6.7
 )
 
@@ -76,6 +77,11 @@ func CheckManifest(m fleet.Manifest) error {
 	for _, p := range m.Packages {
 		if !packageForm.MatchString(p) {
 			return fmt.Errorf("manifest: package %q: not a package's name", p)
+		}
+	}
+	for _, image := range m.Images {
+		if !imageForm.MatchString(image) {
+			return fmt.Errorf("manifest: image %q: not an image's name", image)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@
 //	moggy node missing           manifest on stdin; answers Missing
 //	moggy node stage             stream on stdin (below); answers Staged
 //	moggy node packages NAME...  answers Packages
+//	moggy node pull IMAGE        answers Done
 //	moggy node activate N        answers lines of Event, the last with End set;
 //	                             --confirm-within D: the node goes back unless
 //	                             it is confirmed within D of that End
