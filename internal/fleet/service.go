@@ -10,6 +10,22 @@ import (
 // ServiceName is a service's name, a DNS label, unique in the fleet.
 type ServiceName string
 
+const (
+	unitPrefix = "moggy-service-"
+	unitSuffix = ".service"
+)
+
+// Unit is the systemd unit that runs an instance of the service.
+func (s ServiceName) Unit() string { return unitPrefix + string(s) + unitSuffix }
+
+// ServiceOf is the service that the unit runs an instance of; false where it runs
+// none.
+func ServiceOf(unit string) (ServiceName, bool) {
+	name, is := strings.CutPrefix(unit, unitPrefix)
+	name, ends := strings.CutSuffix(name, unitSuffix)
+	return ServiceName(name), is && ends
+}
+
 // Service is a program that runs on some of the nodes, in Count instances; or a
 // folder that the ingress nodes serve. Exactly one of Exec, Image and Static is
 // set.

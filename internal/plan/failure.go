@@ -106,6 +106,7 @@ type analysis struct {
 	ingress  []member
 	hubs     map[reach][]fleet.NodeName // by how they are reached
 	everyone map[reach][]member
+	services map[fleet.NodeName][]placed // by the first node of those they are on
 }
 
 func newAnalysis(f *fleet.Fleet) *analysis {
@@ -115,6 +116,7 @@ func newAnalysis(f *fleet.Fleet) *analysis {
 		atSite:   make(map[fleet.SiteName]set),
 		hubs:     make(map[reach][]fleet.NodeName),
 		everyone: make(map[reach][]member),
+		services: placedServices(f),
 	}
 	sites := make(map[fleet.SiteName]fleet.Site, len(f.Sites))
 	for _, s := range f.Sites {
@@ -155,7 +157,7 @@ func (a *analysis) stops(kind LossKind, lost set) []Stop {
 	if len(lost) >= len(a.members) {
 		return []Stop{{What: "everything: it is all there is", Fix: `another machine: node "..." { site = ... }`}}
 	}
-	for _, look := range []func(LossKind, set) (Stop, bool){a.stopMesh, a.stopQuorum, a.stopIngress} {
+	for _, look := range []func(LossKind, set) (Stop, bool){a.stopMesh, a.stopQuorum, a.stopIngress, a.stopServices} {
 		if s, ok := look(kind, lost); ok {
 			out = append(out, s)
 		}
@@ -222,8 +224,12 @@ func nodeNames(ms []member) []fleet.NodeName {
 	return out
 }
 
-// stopQuorum: a majority of the servers must be left (Raft).
+// stopQuorum: a majority of the servers must be left (Raft). Without a scheduler
+// that votes there is no control plane to lose.
 func (a *analysis) stopQuorum(kind LossKind, lost set) (Stop, bool) {
+	if a.fleet.Scheduler == fleet.Systemd {
+		return Stop{}, false
+	}
 	left := 0
 	for _, s := range a.servers {
 		if !lost[s.node.Name] {

@@ -78,13 +78,24 @@ func (p *Plan) order(in Input) {
 		r := roles[n.Node]
 		p.Rollout = append(p.Rollout, rollout.Node{
 			Name: n.Node, Work: work, Hub: r.Hub, Server: r.Server, From: n.From, To: n.To,
-			Packages: len(n.Packages) > 0,
+			Packages: len(n.Packages) > 0 || len(n.Images) > 0, Services: restarted(n.Units),
 			Unproven: unproven(in.Observed[n.Node].Seen, n.Manifest, in.Binary),
 			Named:    slices.Contains(in.Only, n.Node),
 		})
 	}
 	p.Order = rollout.Order(p.Rollout, in.Soak)
 	p.Waves = rollout.Waves(p.Order, p.Rollout)
+}
+
+// restarted are the services of which the changes restart an instance.
+func restarted(changes []UnitChange) []fleet.ServiceName {
+	var out []fleet.ServiceName
+	for _, c := range changes {
+		if s, is := fleet.ServiceOf(c.Name); is && c.Op == UnitRestart {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // unproven says whether the node gets another binary than it has in force. One

@@ -25,9 +25,6 @@ type Programs interface {
 	Digest(exec, arch string) fleet.Digest
 }
 
-// UnitOf is the unit that runs a service's instance.
-func UnitOf(s fleet.ServiceName) string { return "moggy-service-" + string(s) + ".service" }
-
 // Services are the fleet's, from which each node's share is rendered.
 type Services struct {
 	on       map[fleet.NodeName][]fleet.Service
@@ -65,7 +62,7 @@ func (s *Services) Part(name fleet.NodeName) (fleet.Part, bool) {
 	p := fleet.Part{Engine: "services"}
 	here := s.lock[name]
 	for _, svc := range mine {
-		unit := fleet.Unit{Name: UnitOf(svc.Name)}
+		unit := fleet.Unit{Name: svc.Name.Unit()}
 		program := svc.Exec
 		switch {
 		case svc.Image != "":
@@ -87,7 +84,7 @@ func (s *Services) Part(name fleet.NodeName) (fleet.Part, bool) {
 
 // check is what the node must pass while it has the instance.
 func check(s fleet.Service, here fleet.NodeLock) []fleet.Check {
-	c := fleet.Check{Name: "service " + string(s.Name) + " is well", Unit: UnitOf(s.Name), Seconds: patience}
+	c := fleet.Check{Name: "service " + string(s.Name) + " is well", Unit: s.Name.Unit(), Seconds: patience}
 	at := netip.AddrPortFrom(here.V4, s.Port).String()
 	switch s.Health.Kind {
 	case fleet.HealthTCP:

@@ -76,7 +76,6 @@ type Machine struct {
 	nodes   map[fleet.NodeName]*progress
 	names   []fleet.NodeName
 	at      int // group
-	next    int // of the group's nodes, the one that begins next
 	under   int // how many have begun and not ended
 	view    view
 	all     bool           // everybody was asked once
@@ -257,9 +256,11 @@ func (m *Machine) advance(now time.Time) []Action {
 	var out []Action
 	for m.at < len(m.groups) {
 		g := m.groups[m.at]
-		for !m.stopped && m.next < len(g.Nodes) && m.under < g.AtOnce {
-			s := m.nodes[g.Nodes[m.next]]
-			m.next++
+		for !m.stopped && m.under < g.AtOnce {
+			s := m.free(g)
+			if s == nil {
+				break
+			}
 			out = append(out, m.begin(now, g.Phase, s)...)
 		}
 		if m.under > 0 {
@@ -272,10 +273,42 @@ func (m *Machine) advance(now time.Time) []Action {
 		if m.stopped {
 			break
 		}
-		m.at, m.next = m.at+1, 0
+		m.at++
 	}
 	m.over = true
 	return out
+}
+
+// free is the group's first node that has not begun and may: no instance is
+// restarted while another of its service is.
+func (m *Machine) free(g Group) *progress {
+	for _, name := range g.Nodes {
+		s := m.nodes[name]
+		switch {
+		case g.Phase == PhaseStage && s.at == idle:
+			return s
+		case g.Phase != PhaseStage && (s.at == idle || s.at == staged) && !m.shares(s):
+			return s
+		}
+	}
+	return nil
+}
+
+// shares says whether a node under way restarts an instance of a service that s
+// has one of too.
+func (m *Machine) shares(s *progress) bool {
+	if len(s.Services) == 0 {
+		return false
+	}
+	for _, other := range m.nodes {
+		if other.at < before || other.at >= done {
+			continue
+		}
+		if slices.ContainsFunc(other.Services, func(x fleet.ServiceName) bool { return slices.Contains(s.Services, x) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *Machine) begin(now time.Time, p Phase, s *progress) []Action {

@@ -195,6 +195,37 @@ func TestRollout(t *testing.T) {
 	}
 }
 
+// TestInstances restarts a service's instances one after the other, and what has
+// none of them beside.
+func TestInstances(t *testing.T) {
+	w := cats(false)
+	for i, n := range w.opt.Nodes {
+		switch n.Name {
+		case "ziggy", "bianco", "cosmo":
+			w.opt.Nodes[i].Services = []fleet.ServiceName{"web", "api"}
+		case "ari", "maco":
+			w.opt.Nodes[i].Services = []fleet.ServiceName{"tool"}
+		}
+	}
+	w.opt.Nodes = append(w.opt.Nodes, Node{Name: "elvis", Work: WorkChange, From: 4, To: 5, Services: []fleet.ServiceName{"tool"}})
+	w.run(t)
+	want := []string{
+		"1 activate ari", "2 confirm ari", // the canary
+		"3 activate ziggy", "3 activate elvis", "4 confirm ziggy", "4 confirm elvis",
+		"5 activate bianco", "6 confirm bianco",
+		"7 activate cosmo", "8 confirm cosmo", "9 activate maco", "10 confirm maco", "11 activate miki", "12 confirm miki",
+	}
+	var got []string
+	for _, l := range w.log {
+		if strings.Contains(l, "activate") || strings.Contains(l, "confirm") {
+			got = append(got, strings.TrimSpace(l))
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("actions (-want +got):\n%s", diff)
+	}
+}
+
 // TestSoak watches the canary for as long as a crash may take to show, and
 // nobody else.
 func TestSoak(t *testing.T) {

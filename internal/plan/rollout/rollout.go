@@ -32,6 +32,9 @@
 //	running ──first failure, or interrupt──▶ winding down ──nobody under way──▶ over
 //	   └──────────────────── all groups done ────────────────────────────────────┘
 //
+// Of nodes that go side by side, no two are on their way from before to done that
+// restart an instance of the same service.
+//
 // While it winds down no node begins anything; those under way go on to their
 // end.
 package rollout
@@ -87,6 +90,9 @@ type Node struct {
 	Packages bool // some are to be installed
 	// Unproven is set where it brings another moggy than runs on this node.
 	Unproven bool
+	// Services are those of which it restarts an instance: no two nodes do so with
+	// the same at once.
+	Services []fleet.ServiceName
 	// Named by the operator: it is not held back for what others would lose.
 	Named bool
 }
