@@ -18,11 +18,14 @@ type Observed struct {
 	Manifest *Manifest       `json:"manifest,omitempty"` // of Current
 	Drift    []Drift         `json:"drift,omitempty"`    // managed files that are not as Current says
 	Units    []UnitState     `json:"units,omitempty"`
-	MeshKey  Key             `json:"mesh_key"`
-	HostKeys []string        `json:"host_keys,omitempty"` // SSH host keys, authorized_keys format
-	Mesh     *MeshStatus     `json:"mesh,omitempty"`      // nil when the agent does not answer
-	Missing  []string        `json:"missing,omitempty"`   // packages of Manifest that are not installed
-	Kept     []int           `json:"kept,omitempty"`      // generations still on disk, ascending
+	// Failing says, by unit, what was seen instead of a check of Manifest that is
+	// the unit's own and does not hold.
+	Failing  map[string]string `json:"failing,omitempty"`
+	MeshKey  Key               `json:"mesh_key"`
+	HostKeys []string          `json:"host_keys,omitempty"` // SSH host keys, authorized_keys format
+	Mesh     *MeshStatus       `json:"mesh,omitempty"`      // nil when the agent does not answer
+	Missing  []string          `json:"missing,omitempty"`   // packages of Manifest that are not installed
+	Kept     []int             `json:"kept,omitempty"`      // generations still on disk, ascending
 	// Activation is one that has begun and has not ended: somebody is at it, or
 	// it was killed and the next apply must finish it.
 	Activation *Activation `json:"activation,omitempty"`

@@ -1,8 +1,8 @@
 package fleet
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -136,26 +136,74 @@ func (f *Fleet) Hosts(s Service) []NodeName {
 // choice is by highest random weight (Thaler and Ravishankar, "A Name-Based
 // Mapping Scheme for Rendezvous", 1996), which needs no memory.
 func (f *Fleet) Places(s Service) []NodeName {
-	weighed := slices.Clone(f.Candidates(s))
-	slices.SortFunc(weighed, func(a, b Node) int {
-		wa, wb := weight(s.Name, string(a.Name)), weight(s.Name, string(b.Name))
-		switch {
-		case wa > wb:
-			return -1
-		case wa < wb:
-			return 1
+	candidates := f.Candidates(s)
+	seed := hash(string(s.Name))
+	best := make(map[SiteName]weighed)
+	for i := range candidates {
+		n := &candidates[i]
+		w := weighed{n, mix(seed ^ hash(string(n.Name)))}
+		if b, some := best[n.Site]; !some || w.compare(b) < 0 {
+			best[n.Site] = w
 		}
-		return strings.Compare(string(a.Name), string(b.Name))
-	})
+	}
+	if s.Count > len(best) {
+		return f.crowded(s, candidates)
+	}
+	tops := slices.SortedFunc(maps.Values(best), weighed.compare)
+	out := make([]NodeName, 0, s.Count)
+	for _, w := range tops[:s.Count] {
+		out = append(out, w.node.Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// crowded is Places where some site has more than one instance.
+func (f *Fleet) crowded(s Service, candidates []Node) []NodeName {
+	seed := hash(string(s.Name))
+	all := make([]weighed, len(candidates))
+	for i := range candidates {
+		all[i] = weighed{&candidates[i], mix(seed ^ hash(string(candidates[i].Name)))}
+	}
+	slices.SortFunc(all, weighed.compare)
+	nodes := make([]Node, len(all))
+	for i, w := range all {
+		nodes[i] = *w.node
+	}
 	var out []NodeName
-	for _, n := range spread(weighed)[:min(s.Count, len(weighed))] {
+	for _, n := range spread(nodes)[:min(s.Count, len(nodes))] {
 		out = append(out, n.Name)
 	}
 	slices.Sort(out)
 	return out
 }
 
-func weight(s ServiceName, node string) uint64 {
-	sum := sha256.Sum256([]byte(string(s) + "\x00" + node))
-	return binary.BigEndian.Uint64(sum[:])
+// weighed is a node with its weight for one service.
+type weighed struct {
+	node   *Node
+	weight uint64
+}
+
+func (w weighed) compare(o weighed) int {
+	if c := cmp.Compare(o.weight, w.weight); c != 0 {
+		return c
+	}
+	return cmp.Compare(w.node.Name, o.node.Name)
+}
+
+// hash is FNV-1a, 64 bits (draft-eastlake-fnv, section 5): stable for ever.
+func hash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// mix spreads every bit over all (the finalizer of SplitMix64: Steele, Lea and
+// Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }

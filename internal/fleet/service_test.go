@@ -41,6 +41,16 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+func BenchmarkPlaces(b *testing.B) {
+	f := herd(1000)
+	for i := range f.Nodes {
+		f.Nodes[i].Site = SiteName(fmt.Sprintf("s%d", i%100))
+	}
+	for b.Loop() {
+		f.Places(Service{Name: "web", Count: 3})
+	}
+}
+
 // TestPlacesStay takes nodes away, one at a time: only what was there moves, and
 // the services are spread over all nodes.
 func TestPlacesStay(t *testing.T) {

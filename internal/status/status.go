@@ -29,7 +29,8 @@ type Fleet struct {
 	Generation int        `json:"generation"` // the highest confirmed
 	Up         int        `json:"up"`         // nodes that answered
 	Problems   []Problem  `json:"problems"`
-	Nodes      []Node     `json:"nodes"` // in the file's order
+	Nodes      []Node     `json:"nodes"`              // in the file's order
+	Services   []Service  `json:"services,omitempty"` // in the file's order
 }
 
 // Problem is one thing that wants attention, and the command that mends it.
@@ -99,6 +100,7 @@ func Summarise(f *fleet.Fleet, l *fleet.Lock, answers map[fleet.NodeName]Answer,
 		}
 	}
 	s.Problems = append(s.Problems, paths(s.Nodes)...)
+	s.services(f, answers, now)
 	return s
 }
 
@@ -141,6 +143,9 @@ func problems(n Node, seen *fleet.Observed, now time.Time) []Problem {
 		add("moggy apply", "generation %d was never confirmed", seen.Current.Number)
 	}
 	for _, u := range seen.Units {
+		if _, is := fleet.ServiceOf(u.Name); is {
+			continue // its service's line tells
+		}
 		if u.Active != "active" && u.Active != "reloading" {
 			add(fmt.Sprintf("moggy ssh %s -- journalctl -u %s -n 50", n.Name, u.Name), "%s is %s", u.Name, u.Active)
 		}

@@ -91,6 +91,17 @@ func TestSummarise(t *testing.T) {
 			a["bianco"] = Answer{Problem: "no answer within 2.5s"} // and so nobody knows
 			a["ari"].Seen.Mesh.Peers[1].HeardMs = 3_600_000
 		},
+		"services": func(_ *fleet.Lock, a map[fleet.NodeName]Answer) {
+			runs := func(n fleet.NodeName, s fleet.ServiceName, active, sub string) {
+				a[n].Seen.Units = append(a[n].Seen.Units, fleet.UnitState{Name: s.Unit(), Active: active, Sub: sub, Since: noon.Add(-time.Minute)})
+			}
+			runs("hub", "web", "active", "running")
+			runs("ari", "web", "active", "running")
+			runs("ari", "api", "activating", "auto-restart")
+			runs("hub", "api", "active", "running")
+			a["ari"].Seen.Failing = map[string]string{"moggy-service-web.service": "http://10.77.0.2:8080/: status 500"}
+			a["bianco"] = Answer{Problem: "no answer within 2.5s"}
+		},
 		"no path between two": func(_ *fleet.Lock, a map[fleet.NodeName]Answer) {
 			a["ari"].Seen.Mesh.Peers[1] = fleet.PeerStatus{Name: "bianco", Path: fleet.PathNone}
 		},
@@ -98,6 +109,14 @@ func TestSummarise(t *testing.T) {
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
 			f, l := three()
+			if name == "services" {
+				f.Services = []fleet.Service{
+					{Name: "web", Count: 3, Expose: []fleet.Route{{Host: "cats.example", Path: "/"}, {Host: "www.cats.example", Path: "/a"}}},
+					{Name: "api", Count: 2, On: []fleet.Party{{Node: "hub"}, {Node: "ari"}}},
+					{Name: "new", Count: 1, On: []fleet.Party{{Node: "hub"}}},
+					{Name: "blog", Static: "./blog", Expose: []fleet.Route{{Host: "blog.cats.example", Path: "/"}}},
+				}
+			}
 			a := answers()
 			change(l, a)
 			s := Summarise(f, l, a, noon)

@@ -39,6 +39,13 @@ func (s *Fleet) Write(w io.Writer, c term.Palette) error {
 	if err := t.Write(&b, c); err != nil {
 		return err
 	}
+	if len(s.Services) > 0 {
+		b.WriteString("\n")
+		services := serviceTable(s.Services, c)
+		if err := services.Write(&b, c); err != nil {
+			return err
+		}
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -46,6 +46,7 @@ func (n *Node) Observe(ctx context.Context, look Look) (fleet.Observed, error) {
 	wait.Go(func() { o.Mesh = n.agent().Status(ctx) })
 	wait.Go(func() { o.Missing = n.host.Missing(ctx, m.Packages) })
 	wait.Go(func() { o.Units = n.unitStates(ctx, m) })
+	wait.Go(func() { o.Failing = n.health.Failing(ctx, m.Checks) })
 	wait.Go(func() { o.Probation = n.onProbation(ctx) })
 	v := n.store.Cache(look.Deep)
 	o.Drift = n.drift(v, m)

@@ -6,11 +6,39 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
+
+	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
 // servicePatience bounds one question to a service.
 const servicePatience = 5 * time.Second
+
+// glance bounds a look at all services at once.
+const glance = 3 * time.Second
+
+// Failing looks once at those checks that are a unit's, and says by unit what was
+// seen where one does not hold.
+func (m Machine) Failing(ctx context.Context, checks []fleet.Check) map[string]string {
+	ctx, cancel := context.WithTimeoutCause(ctx, glance, fmt.Errorf("no answer within %s", glance))
+	defer cancel()
+	errs := make([]error, len(checks))
+	var wait sync.WaitGroup
+	for i, c := range checks {
+		if c.Unit != "" {
+			wait.Go(func() { errs[i] = m.Look(ctx, c) })
+		}
+	}
+	wait.Wait()
+	out := make(map[string]string)
+	for i, err := range errs {
+		if err != nil {
+			out[checks[i].Unit] = err.Error()
+		}
+	}
+	return out
+}
 
 // takes says whether a port takes connections.
 func takes(ctx context.Context, address string) error {
