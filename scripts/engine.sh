@@ -6,7 +6,8 @@
 #   GOARCH=arm64 engine.sh ... for another
 #
 # engines/NAME has a go.mod and go.sum (the versions and their hashes) and
-# "build": the arguments of go build, flags first, any number of lines.
+# "build": the arguments of go build, flags first, any number of lines; and "env",
+# where go needs more of its environment than is common to all (cgo, a linker).
 # CACHE/engines/NAME-ARCH leads to what was built last; CACHE is $MOGGY_CACHE,
 # else /var/cache/moggy/lab.
 set -euo pipefail
@@ -41,6 +42,7 @@ progress() {
 
 build() {
   local name=$1 key dir work
+  shift
   [ -f "$name/build" ] || { echo "engine.sh: no engine $name: $PWD/$name/build is not there" >&2; return 1; }
   key=$({ echo 1 "$arch" "$($go env GOVERSION)"; cd "$name"; find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum | cut -c 1-12)
   dir=$cache/$name-$arch-$key
@@ -53,8 +55,9 @@ build() {
     : >"$work/log"
     echo "$name: building from source, once" >&2
     SECONDS=0
-    # shellcheck disable=SC2046 # the file is a list of arguments
-    (cd "$name" && CGO_ENABLED=0 GOOS=linux GOARCH=$arch GOFLAGS=-mod=readonly \
+    [ "$arch" = "$($go env GOHOSTARCH)" ] || set -- CC="$([ "$arch" = arm64 ] && echo aarch64 || echo x86_64)-linux-gnu-gcc"
+    # shellcheck disable=SC2046 # the files are lists of words
+    (cd "$name" && env CGO_ENABLED=0 GOOS=linux GOARCH="$arch" GOFLAGS=-mod=readonly "$@" $(cat env 2>/dev/null) \
       "$go" build -v -trimpath -buildvcs=false -ldflags '-s -w' -o "$work/out/" $(cat build) 2>&1) | progress "$name" "$work/log" ||
       { [ ! -t 2 ] || echo >&2; cat "$work/log" >&2; return 1; }
     [ ! -t 2 ] || printf '\r\033[K' >&2

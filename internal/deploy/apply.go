@@ -75,6 +75,9 @@ func (d *Deployment) Apply(ctx context.Context, p *plan.Plan, o Options) (*plan.
 			return p, err
 		}
 	}
+	if p, err = d.credentials(ctx, p, o); err != nil {
+		return p, err
+	}
 	if err := d.learn(func(*fleet.Lock) {}); err != nil { // addresses, and who joined
 		return p, err
 	}
@@ -187,7 +190,7 @@ func (d *Deployment) opener(n plan.NodePlan) func(fleet.Digest) (io.ReadCloser, 
 	return func(want fleet.Digest) (io.ReadCloser, int64, error) {
 		for _, hold := range []interface {
 			Open(fleet.Digest) (io.ReadCloser, int64, bool)
-		}{d.Binaries, d.Programs} {
+		}{d.Binaries, d.Programs, d.Engines[nomadEngine]} {
 			if r, n, ok := hold.Open(want); ok {
 				return r, n, nil
 			}

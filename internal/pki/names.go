@@ -57,6 +57,11 @@ func Expected(f *fleet.Fleet, l *fleet.Lock, name fleet.NodeName) Constraints {
 	return c
 }
 
+// Needed says whether anything of the fleet needs a node's authority.
+func Needed(f *fleet.Fleet, name fleet.NodeName) bool {
+	return f.Scheduler == fleet.Nomad || f.Domain != "" && f.Roles()[name].Ingress && slices.ContainsFunc(f.Services, onMesh)
+}
+
 func onMesh(s fleet.Service) bool {
 	return slices.ContainsFunc(s.Expose, func(r fleet.Route) bool { return r.To == fleet.Mesh })
 }

@@ -46,6 +46,12 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 	if err != nil {
 		return nil, nil, err
 	}
+	engines := make(map[string]cargo.Binaries)
+	if f.Scheduler == fleet.Nomad {
+		if engines["nomad"], err = cargo.FindEngine("nomad", engineDirs(exe)...); err != nil {
+			return nil, nil, err
+		}
+	}
 	client, err := transport.New(filepath.Dir(a.Files[0]))
 	if err != nil {
 		return nil, nil, err
@@ -55,12 +61,22 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 		names = append(names, string(n.Name))
 	}
 	return &deploy.Deployment{
-		Fleet: f, SSH: client, Binaries: binaries, Programs: programs, By: Whoami(), Version: a.Version,
+		Fleet: f, SSH: client, Binaries: binaries, Programs: programs, Engines: engines, By: Whoami(), Version: a.Version,
 		Commit:   sync.OnceValue(func() string { return commitOf(context.Background(), a.Files) }),
 		Progress: a.Board(names...),
 		Accept:   a.askHostKey(),
 		Save:     save,
 	}, client.Close, nil
+}
+
+// engineDirs are where builds of engines are sought: where scripts/engine.sh puts
+// them, or beside moggy.
+func engineDirs(exe string) []string {
+	var dirs []string
+	if cache := os.Getenv("MOGGY_CACHE"); cache != "" {
+		dirs = append(dirs, filepath.Join(cache, "engines"))
+	}
+	return append(dirs, filepath.Join(filepath.Dir(exe), "engines"), "/var/cache/moggy/lab/engines")
 }
 
 // Whoami names the operator for those who find a node at work: user@machine.
