@@ -61,6 +61,7 @@ func FuzzDatagram(f *testing.F) {
 			from = known
 		}
 		in := &inbound{bind: hub(), sock: &socket{}, now: time.Now()}
+		in.forwards = in.bind.relay.Run(in.now)
 		was := wire.Classify(b)
 		got, ep := in.packet(b, from, nil)
 		if len(got) == 0 {

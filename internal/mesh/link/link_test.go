@@ -280,3 +280,52 @@ func TestBothBegin(t *testing.T) {
 		t.Error("lost after it")
 	}
 }
+
+// TestDelivers: whose payload a relayed packet has, and whether it is authentic,
+// is judged for each, whatever the one before it was.
+func TestDelivers(t *testing.T) {
+	n := nodes(t, 5)
+	self, hub1, hub2, a, b := n[0], n[1], n[2], n[3], n[4]
+	frame := func(hub, from *node) []byte {
+		ring, _ := wire.NewKeyring(hub.key).With([]fleet.Key{self.key.Public()})
+		pair, ok := ring.Pair(self.id)
+		if !ok {
+			t.Fatal("no pair")
+		}
+		f := append(make([]byte, wire.RelaySize), packetsOf(100)[0]...)
+		pair.PutDeliver(f, from.id, wire.Stamp{Epoch: 1, Counter: 1})
+		return f
+	}
+	forged := func(hub, from, claimed *node) []byte {
+		f := frame(hub, from)
+		copy(f[12:], claimed.id[:])
+		return f
+	}
+	byAnother := frame(hub1, a)
+	copy(byAnother[20:], hub2.id[:]) // hub1's, in hub2's name
+	tests := []struct {
+		what  string
+		frame []byte
+		want  *node // nil: refused
+	}{
+		{"the first", frame(hub1, a), a},
+		{"the same way", frame(hub1, a), a},
+		{"somebody else's name on it", forged(hub1, a, b), nil},
+		{"from another", frame(hub1, b), b},
+		{"by another hub", frame(hub2, b), b},
+		{"in another hub's name", byAnother, nil},
+		{"as before", frame(hub2, b), b},
+		{"cut", frame(hub2, b)[:60], nil},
+		{"the first again", frame(hub1, a), a},
+	}
+	in := &inbound{bind: self.bind, sock: self.bind.v4.Load(), now: time.Now()}
+	for _, tt := range tests {
+		payload, ep := in.packet(tt.frame, hub1.addr, nil)
+		switch {
+		case tt.want == nil && ep != nil:
+			t.Errorf("%s: taken", tt.what)
+		case tt.want != nil && (ep != self.bind.peer(tt.want.id) || len(payload) != 100):
+			t.Errorf("%s: %d bytes from %v", tt.what, len(payload), ep)
+		}
+	}
+}

@@ -103,9 +103,11 @@ func (b *Bind) transmit(p *peer, r path.Route, local netip.Addr, bufs [][]byte) 
 	if !line.Addr.IsValid() {
 		return errNoRoute
 	}
+	last := hub.counter.Add(uint64(len(bufs)))
+	pair, stamp := hub.pair.Load(), wire.Stamp{Epoch: b.epoch.Load(), Counter: last - uint64(len(bufs))}
 	return b.write(func(header, packet []byte) {
-		stamp := wire.Stamp{Epoch: b.epoch.Load(), Counter: hub.counter.Add(1)}
-		hub.pair.Load().PutForward(header, packet, p.id, stamp, 1)
+		stamp.Counter++
+		pair.PutForward(header, packet, p.id, stamp, 1)
 	}, bufs, line.Addr, line.Local)
 }
 
@@ -166,6 +168,17 @@ type inbound struct {
 	next   int // the one to look at
 	at     int // how far it was looked at
 	v4, v6 *batch
+
+	// What the packet before was, as the next one nearly always is.
+	forwards relay.Run
+	lane     lane
+}
+
+// lane is how a Deliver came.
+type lane struct {
+	hub, from wire.ID
+	pair      *wire.Pair // with the hub; nil when there is no such
+	peer      *peer      // whose payload it is
 }
 
 // Each message may be many packets, so that few are enough.
@@ -199,7 +212,7 @@ func (in *inbound) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int
 
 func (in *inbound) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 	if in.next == in.n {
-		n, err := in.sock.rw.ReadBatch(in.msgs, 0)
+		n, err := in.sock.rw.ReadBatch(in.msgs, unix.MSG_WAITFORONE)
 		if err != nil {
 			return 0, err
 		}
@@ -207,6 +220,10 @@ func (in *inbound) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 	}
 	in.now = in.bind.now()
 	in.nano = in.bind.nano(in.now)
+	in.lane = lane{}
+	if in.bind.relay != nil {
+		in.forwards = in.bind.relay.Run(in.now)
+	}
 	got := 0
 	for ; in.next < in.n; in.next++ {
 		m := &in.msgs[in.next]
@@ -251,22 +268,16 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) ([]byte, co
 		}
 		return p, sender
 	case wire.Deliver:
-		frame, payload, err := b.ring.Load().OpenDeliver(p)
-		if err != nil {
-			if frame, payload, err = b.former.Load().OpenDeliver(p); err != nil {
-				return nil, nil
-			}
+		sender, hub := in.deliver(p)
+		if hub.IsZero() {
+			return nil, nil
 		}
-		route := path.Route{Hub: frame.Hub}
+		route, payload := path.Route{Hub: hub}, p[wireHeader:]
 		if wire.Classify(payload) != wire.WireGuard {
 			b.control.Frame(payload, path.Source{Route: route})
 			return nil, nil
 		}
-		sender := b.peer(frame.From)
-		if sender == nil {
-			return nil, nil
-		}
-		if !in.hear(sender, route, payload) {
+		if sender == nil || !in.hear(sender, route, payload) {
 			return nil, nil
 		}
 		return payload, sender
@@ -277,6 +288,29 @@ func (in *inbound) packet(p []byte, from netip.AddrPort, oob []byte) ([]byte, co
 		b.control.Frame(p, path.Source{Route: path.Route{Addr: from}, Local: in.sock.local(oob)})
 	}
 	return nil, nil
+}
+
+// deliver checks a Deliver, and returns whose payload it is, nil where that is no
+// peer, and the hub that sent it; no hub if it is not authentic.
+func (in *inbound) deliver(p []byte) (*peer, wire.ID) {
+	if l := &in.lane; l.pair != nil {
+		if hub, err := wire.RelaySender(p); err == nil && hub == l.hub {
+			if frame, err := l.pair.OpenRelay(p); err == nil && frame.From == l.from {
+				return l.peer, hub
+			}
+		}
+	}
+	ring := in.bind.ring.Load()
+	frame, _, err := ring.OpenDeliver(p)
+	if err != nil {
+		ring = in.bind.former.Load()
+		if frame, _, err = ring.OpenDeliver(p); err != nil {
+			return nil, wire.ID{}
+		}
+	}
+	pair, _ := ring.Pair(frame.Hub)
+	in.lane = lane{hub: frame.Hub, from: frame.From, pair: pair, peer: in.bind.peer(frame.From)}
+	return in.lane.peer, frame.Hub
 }
 
 // hear books a message of WireGuard, and says whether WireGuard shall see it.
@@ -304,7 +338,7 @@ func (in *inbound) forward(p []byte, from netip.AddrPort, oob []byte) {
 	if b.relay == nil {
 		return
 	}
-	hop, frame, verdict := b.relay.Forward(in.now, p)
+	hop, frame, verdict := in.forwards.Forward(p)
 	switch verdict {
 	case relay.Sent:
 	case relay.Unknown, relay.Unreachable:

@@ -39,11 +39,12 @@ type Hop struct {
 
 // The rate a node may have relayed.
 const (
-	// Rate is bytes per second per sender: far more than a home line has, and
-	// less than would starve the others of a small server.
-	Rate = 200 << 20
+	// Rate is bytes per second per sender: more than one core forwards, and more
+	// than most lines of servers carry. A limit below what the hub could do would
+	// only cost: TCP shares by itself.
+	Rate = 1 << 30
 	// Burst is in bytes: some 50 ms at Rate.
-	Burst = 10 << 20
+	Burst = 50 << 20
 )
 
 // Forwarder relays between its members. It is safe for concurrent use.
@@ -158,28 +159,54 @@ func (f *Forwarder) Relayed(id wire.ID) (from, to uint64) {
 // Forward judges b, a Forward that was just received, and rewrites it in place
 // for the next hop when the verdict is Sent.
 func (f *Forwarder) Forward(now time.Time, b []byte) (Hop, wire.Frame, Verdict) {
+	r := f.Run(now)
+	return r.Forward(b)
+}
+
+// Run judges frames that were received together. Most are from one sender to one
+// receiver, so these are looked up once. It is for one goroutine, and not kept:
+// of members it sees what was so when it was made.
+type Run struct {
+	members  map[wire.ID]*member
+	now      time.Time
+	epoch    uint32
+	from, to *member // of the last frame that was sent on
+}
+
+// Run returns a run of frames that came now.
+func (f *Forwarder) Run(now time.Time) Run {
+	return Run{members: *f.members.Load(), now: now, epoch: f.epoch.Load()}
+}
+
+// Forward is Forwarder.Forward for the next frame.
+func (r *Run) Forward(b []byte) (Hop, wire.Frame, Verdict) {
 	sender, err := wire.RelaySender(b)
 	if err != nil || wire.Classify(b) != wire.Forward {
 		return Hop{}, wire.Frame{}, Drop
 	}
-	members := *f.members.Load()
-	from := members[sender]
-	if from == nil {
-		return Hop{}, wire.Frame{}, Drop
+	from := r.from
+	if from == nil || from.pair.Peer != sender {
+		if from = r.members[sender]; from == nil {
+			return Hop{}, wire.Frame{}, Drop
+		}
 	}
 	frame, err := from.pair.OpenRelay(b)
 	with := from
-	if former := from.former.Load(); err != nil && former != nil {
-		with = former
-		frame, err = with.pair.OpenRelay(b)
-	}
 	if err != nil {
-		return Hop{}, wire.Frame{}, Drop
+		if with = from.former.Load(); with == nil {
+			return Hop{}, wire.Frame{}, Drop
+		}
+		if frame, err = with.pair.OpenRelay(b); err != nil {
+			return Hop{}, wire.Frame{}, Drop
+		}
 	}
-	if v := with.admit(now, frame.Stamp, len(b)); v != Sent {
+	if v := with.admit(r.now, frame.Stamp, len(b)); v != Sent {
 		return Hop{}, frame, v
 	}
-	to := members[frame.To]
+	to := r.to
+	if to == nil || to.pair.Peer != frame.To {
+		to = r.members[frame.To]
+	}
 	if to == nil || to == from {
 		return Hop{}, frame, Drop
 	}
@@ -189,7 +216,8 @@ func (f *Forwarder) Forward(now time.Time, b []byte) (Hop, wire.Frame, Verdict) 
 	}
 	from.in.Add(uint64(len(b)))
 	to.out.Add(uint64(len(b)))
-	to.pair.PutDeliver(b, sender, wire.Stamp{Epoch: f.epoch.Load(), Counter: to.counter.Add(1)})
+	to.pair.PutDeliver(b, sender, wire.Stamp{Epoch: r.epoch, Counter: to.counter.Add(1)})
+	r.from, r.to = from, to
 	return *hop, frame, Sent
 }
 
@@ -202,8 +230,10 @@ func (m *member) admit(now time.Time, s wire.Stamp, size int) Verdict {
 	case !m.window.ValidateCounter(s.Counter, wire.CounterLimit):
 		return Drop
 	}
-	m.tokens = min(m.tokens+now.Sub(m.filled).Seconds()*Rate, Burst)
-	m.filled = now
+	if now != m.filled {
+		m.tokens = min(m.tokens+now.Sub(m.filled).Seconds()*Rate, Burst)
+		m.filled = now
+	}
 	if m.tokens < float64(size) {
 		return Limited
 	}

@@ -204,3 +204,52 @@ func BenchmarkForward(b *testing.B) {
 		}
 	}
 }
+
+// TestRun: frames that came together are judged as those that come alone,
+// whoever they are from and for.
+func TestRun(t *testing.T) {
+	f, hub, n := meeting(t, 4)
+	_, _, strangers := meeting(t, 6) // keys the hub does not have
+	now := time.Unix(1, 0)
+	run := f.Run(now)
+	send := func(from, to int) {
+		t.Helper()
+		b := n[from].frame(hub, n[to])
+		hop, frame, v := run.Forward(b)
+		want := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(to)}), 1)
+		if v != Sent || hop.Addr != want || frame.From != n[from].id {
+			t.Fatalf("from %d to %d: %v to %v of %v", from, to, v, hop, frame.From)
+		}
+		if got, _, err := n[to].ring.OpenDeliver(b); err != nil || got.From != n[from].id {
+			t.Fatalf("from %d to %d: delivered %+v: %v", from, to, got, err)
+		}
+	}
+	refuse := func(what string, b []byte) {
+		t.Helper()
+		if _, _, v := run.Forward(b); v != Drop {
+			t.Errorf("%s: %v", what, v)
+		}
+	}
+	for range 2 {
+		send(0, 1)
+		send(0, 1)
+		refuse("to itself", n[0].frame(hub, n[0]))
+		refuse("by a stranger", strangers[5].frame(hub, n[1]))
+		forged := n[0].frame(hub, n[1])
+		forged[30] ^= 1
+		refuse("altered", forged)
+		other := n[0].frame(hub, n[1])
+		copy(other[12:], n[2].id[:]) // somebody else's name before a frame of the first
+		refuse("by another name", other)
+		again := n[0].frame(hub, n[1])
+		copied := append([]byte(nil), again...)
+		run.Forward(again)
+		refuse("replayed", copied)
+		send(2, 1)
+		send(0, 3)
+		send(3, 0)
+	}
+	if from, to := f.Relayed(n[0].id); from == 0 || to == 0 {
+		t.Errorf("booked %d and %d bytes", from, to)
+	}
+}
