@@ -34,7 +34,7 @@ func floors() [][]string {
 		// 2 adapters: they touch the world; those of many uses first
 		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
 		{
-			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link", "internal/certs",
+			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link", "internal/mesh/link/udp", "internal/certs",
 			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/image", "internal/deploy/node/key",
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/deploy/ssh", "internal/deploy/cluster", "internal/deploy/node/authority", "internal/deploy/cargo",

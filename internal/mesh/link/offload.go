@@ -17,12 +17,8 @@ import (
 // offload makes the socket give packets in one piece, and says whether it takes
 // them so.
 func (s *socket) offload() bool {
-	raw, err := s.conn.SyscallConn()
-	if err != nil {
-		return false
-	}
 	takes := false
-	err = raw.Control(func(fd uintptr) {
+	err := s.conn.Control(func(fd uintptr) {
 		// Older kernels refuse, and give each packet by itself.
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)

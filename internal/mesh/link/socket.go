@@ -1,18 +1,17 @@
 package link
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/moggyfleet/moggy/internal/mesh/link/udp"
 )
 
 // bufferSize is what we ask the kernel for, in bytes and per direction, as
@@ -21,7 +20,7 @@ const bufferSize = 7 << 20
 
 // socket is one UDP socket of one family that reads and writes in batches.
 type socket struct {
-	conn *net.UDPConn
+	conn *udp.Conn
 	v6   bool
 	rw   interface {
 		ReadBatch(ms []ipv6.Message, flags int) (int, error)
@@ -40,20 +39,16 @@ type origin struct {
 }
 
 func listen(network string, port uint16, offload bool) (*socket, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		ctl := c.Control(func(fd uintptr) { err = configure(int(fd), network == "udp6") })
-		return errors.Join(ctl, err)
-	}}
-	pc, err := lc.ListenPacket(context.Background(), network, ":"+strconv.Itoa(int(port)))
+	v6 := network == "udp6"
+	c, err := udp.Listen(v6, port, func(fd int) error { return configure(fd, v6) })
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{conn: pc.(*net.UDPConn), v6: network == "udp6"}
+	s := &socket{conn: c, v6: v6}
 	if s.v6 {
-		s.rw = ipv6.NewPacketConn(pc)
+		s.rw = ipv6.NewPacketConn(c)
 	} else {
-		s.rw = ipv4.NewPacketConn(pc)
+		s.rw = ipv4.NewPacketConn(c)
 	}
 	s.batches.New = func() any { return newBatch(s, batchSize) }
 	if offload {
@@ -120,14 +115,11 @@ func (s *socket) source(from netip.Addr) []byte {
 	return next.oob
 }
 
-func (s *socket) port() uint16 { return addrOf(s.conn.LocalAddr()).Port() }
+func (s *socket) port() uint16 { return s.conn.Port() }
 
 func (s *socket) setMark(mark uint32) error {
-	raw, err := s.conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	ctl := raw.Control(func(fd uintptr) {
+	var err error
+	ctl := s.conn.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
 	})
 	return errors.Join(ctl, err)
