@@ -1,0 +1,3 @@
+module github.com/moggyfleet/moggy/engines/images
+
+go 1.26.0
