@@ -9,7 +9,7 @@ GO      ?= go
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh bench-sim engines deps clean
+.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh bench-sim engines lab-engines deps clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,14 +33,14 @@ test: deps       ## everything: linters, unit tests with the race detector, the 
 unit:            ## the tests that need neither root nor a lab
 	$(GO) test -race -skip '^Test(Lab|Netns)' ./...
 
-lab-test: deps build ## the tests on real machines and in real namespaces; needs root
+lab-test: deps build lab-engines ## the tests on real machines and in real namespaces; needs root
 	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
 
 test-mesh: deps  ## the mesh under every trouble, many times, in namespaces: failover 50 times (MOGGY_MESH_RUNS), hostile input, NATs; needs root, 2 hours
 	MOGGY_MESH=all MOGGY_MESH_RUNS=$(MOGGY_MESH_RUNS) $(GO) test -count 1 -timeout 240m -v -run '^TestNetns(MTU|Failover|Hubs|Hostile|NATs|HubReadsNothing|Reload|PeerRestart)$$' ./internal/mesh
 	$(GO) test -count 1 -timeout 60m -v -run '^TestFailover$$' ./internal/mesh/sim -runs 50
 
-test-faults: deps build ## every fault that a change must survive, on real machines: about half an hour; FAULT=name for one
+test-faults: deps build lab-engines ## every fault that a change must survive, on real machines: about half an hour; FAULT=name for one
 	MOGGY_FAULTS=all MOGGY_FAULT=$(FAULT) $(GO) test -count 1 -timeout 90m -v -run '^TestLab(Faults|Skew|NodeBack|Rotate)$$' ./cmd/moggy
 
 lint:            ## the linters, pinned in tools/go.mod
@@ -61,6 +61,9 @@ bench-mesh: deps build ## the mesh beside plain wireguard-go: throughput, latenc
 
 bench-sim:       ## what a mesh of 10, 100, 1,000 and 5,000 costs, in the simulated internet: some minutes
 	$(GO) test -count 1 -timeout 60m -run '^TestScale$$' -v ./internal/mesh/sim -args -sizes $(or $(SIZES),10,100,1000,5000)
+
+lab-engines:     ## what the lab's internet serves that is built from source: a certificate authority and a few images
+	@scripts/engine.sh pebble images >/dev/null
 
 engines:         ## build the engines (ENGINES="pebble ...") from pinned source into the lab's cache, for this machine
 	@scripts/engine.sh $(or $(ENGINES),$(notdir $(patsubst %/build,%,$(wildcard engines/*/build))))

@@ -5,8 +5,10 @@ go 1.26.0
 require (
 	github.com/aead/siphash v1.0.1 // the MAC of relayed frames: SipHash-2-4 with 128 bits, fast on short ones; MIT
 	github.com/aymanbagabas/go-udiff v0.4.1 // differences inside files, in plan; MIT, BSD-3
+	github.com/google/go-containerregistry v0.21.0 // the lab's registry of container images; Apache-2.0
 	github.com/google/renameio/v2 v2.0.2 // files that are whole after a power loss; Apache-2.0
 	github.com/hashicorp/hcl/v2 v2.25.0 // the language of fleet.hcl, with positions; MPL-2.0
+	github.com/miekg/dns v1.1.73 // DNS messages and servers; BSD-3
 	github.com/spf13/cobra v1.10.2 // commands, their help, completion that knows nodes; Apache-2.0
 	github.com/spf13/pflag v1.0.9 // cobra's flags, where one has two names; BSD-3
 	github.com/vishvananda/netlink v1.3.1 // interfaces, addresses, routes; Apache-2.0

@@ -5,6 +5,8 @@
 #   up.sh MOGGY FLEET.HCL
 set -euo pipefail
 moggy=$(realpath "$1") fleet=$(realpath "$2")
+# What the lab's internet serves that is built from source: once, 15 s.
+"$(dirname "$0")/engine.sh" pebble images >/dev/null
 [ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PATH "$0" "$@"
 
 # The lock belongs to the machines; the lab's are not the example's, so a copy

@@ -38,7 +38,7 @@ func floors() [][]string {
 			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/image", "internal/deploy/node/key",
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/deploy/ssh", "internal/deploy/cluster", "internal/deploy/node/authority", "internal/deploy/cargo",
-			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/machine", "internal/lab/probe",
+			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/names", "internal/lab/registry", "internal/lab/trust", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/lab"},

@@ -171,7 +171,7 @@ func (d *drill) round(n fleet.NodeName, p Progress) (Round, error) {
 	p.Step(name, fmt.Sprintf("plug pulled; watching %d pairs", r.Pairs))
 	d.stopFrom(n)
 	d.prober.Mark(n)
-	if err := d.Fail(d.ctx, n); err != nil {
+	if err := d.Fail(d.ctx, string(n)); err != nil {
 		return r, err
 	}
 	for _, pair := range d.until(survivors, drillSettle, drillLimit) {

@@ -13,28 +13,48 @@ import (
 )
 
 // Fail pulls a machine's plug: everything in it is killed, its line is gone.
-// Its disk stays as it was. A machine that is off stays off.
-func (l *Lab) Fail(ctx context.Context, node fleet.NodeName) error {
+// Its disk stays as it was. A machine that is off stays off. By the name of a
+// server of the internet it takes that one off, for everybody.
+func (l *Lab) Fail(ctx context.Context, name string) error {
 	s, err := l.open(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	place, _, err := s.node(node)
+	if server, ok := s.net.Server(name); ok {
+		return s.switchServer(ctx, server, false)
+	}
+	place, _, err := s.node(fleet.NodeName(name))
 	if err != nil {
 		return err
 	}
 	return s.unplug(ctx, place)
 }
 
+// switchServer takes a server off the internet, or puts it back.
+func (s *session) switchServer(ctx context.Context, server topology.Server, on bool) error {
+	s.state.Off = slices.DeleteFunc(s.state.Off, func(o topology.Server) bool { return o == server })
+	if !on {
+		s.state.Off = append(s.state.Off, server)
+	}
+	if err := s.save(); err != nil {
+		return err
+	}
+	return space.Rules(ctx, s.full(topology.Mirror), s.net.ServerRules(s.state.Off))
+}
+
 // Heal undoes every fault that has the named node or site on one side, and
-// boots the node, or the site's nodes, if they are off.
+// boots the node, or the site's nodes, if they are off. A server of the internet
+// it puts back.
 func (l *Lab) Heal(ctx context.Context, name string, p Progress) error {
 	s, err := l.open(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	if server, ok := s.net.Server(name); ok {
+		return s.switchServer(ctx, server, true)
+	}
 	who, err := s.net.Party(name)
 	if err != nil {
 		return err

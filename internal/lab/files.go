@@ -49,7 +49,8 @@ func (s *session) makeKey() error {
 }
 
 // files are what makes a machine that one: its name, its host key, its owner's
-// key and account, and where it gets packages from.
+// key and account, where it gets packages from, whom it asks for names and whom
+// it trusts.
 func (s *session) files(place topology.Machine) (map[string]machine.File, error) {
 	hostKey, hostPub, err := newKey("root@" + string(place.Node))
 	if err != nil {
@@ -57,21 +58,31 @@ func (s *session) files(place topology.Machine) (map[string]machine.File, error)
 	}
 	name := string(place.Node)
 	hosts := fmt.Sprintf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-loopback\n", name)
-	if place.V4.IsValid() {
-		hosts += fmt.Sprintf("%s\t%s\n", s.net.Mirror.V4, mirror.Host)
-	}
-	if place.V6.IsValid() {
-		hosts += fmt.Sprintf("%s\t%s\n", s.net.Mirror.V6, mirror.Host)
+	trusted, err := os.ReadFile(s.run("trust.pem"))
+	if err != nil {
+		return nil, err
 	}
 	node, _ := s.state.Fleet.Node(place.Node)
 	files := map[string]machine.File{
 		"etc/hostname":                     {Text: name + "\n", Mode: 0o644},
 		"etc/hosts":                        {Text: hosts, Mode: 0o644},
+		"etc/resolv.conf":                  {Text: s.resolver(place.V4.IsValid(), place.V6.IsValid()), Mode: 0o644},
+		debianRoots:                        {Text: string(trusted), Mode: 0o644},
 		"etc/machine-id":                   {Text: "", Mode: 0o444},
 		"etc/apt/sources.list":             {Text: mirror.Source, Mode: 0o644},
 		"etc/ssh/ssh_host_ed25519_key":     {Text: string(hostKey), Mode: 0o600},
 		"etc/ssh/ssh_host_ed25519_key.pub": {Text: hostPub, Mode: 0o644},
 		"root/":                            {Mode: 0o700},
+	}
+	// From here update-ca-certificates takes them into the bundle when it is made anew.
+	for _, name := range []string{"ca", "acme"} {
+		cert, err := os.ReadFile(s.run(name + ".crt"))
+		if err != nil {
+			return nil, err
+		}
+		if len(cert) > 0 {
+			files["usr/local/share/ca-certificates/lab-"+name+".crt"] = machine.File{Text: string(cert), Mode: 0o644}
+		}
 	}
 	if port := sshPort(node); port != defaultSSHPort {
 		files["etc/ssh/sshd_config.d/port.conf"] = machine.File{Text: fmt.Sprintf("Port %d\n", port), Mode: 0o644}

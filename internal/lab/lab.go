@@ -117,9 +117,11 @@ type state struct {
 	Fleet     *fleet.Fleet            `json:"fleet"`
 	Root      string                  `json:"root"`      // the root file system of its machines
 	Packages  string                  `json:"packages"`  // what its mirror serves
+	Engines   string                  `json:"engines"`   // where engines are that were built from source
 	Whole     bool                    `json:"whole"`     // up came to its end
 	Faults    []topology.Fault        `json:"faults"`    // in the order they were made
 	Symmetric map[fleet.NodeName]bool `json:"symmetric"` // nodes behind a symmetric NAT
+	Off       []topology.Server       `json:"off"`       // servers of the internet that are failed
 }
 
 // session is a lab that is up, as one command sees it.

@@ -32,7 +32,8 @@ type Stdio struct {
 var errNoSite = errors.New("no such site in the lab")
 
 // Run runs a command of the host in the lab's internet, or with from in that
-// site's LAN, with an SSH agent that holds the key of the lab's owner. It
+// site's LAN: it asks the lab's resolver for names, trusts whom everybody there
+// trusts, and has an SSH agent that holds the key of the lab's owner. It
 // returns the command's exit code (128 and the signal's number where one ended
 // it), or an error if there was none.
 func (l *Lab) Run(ctx context.Context, from fleet.SiteName, argv []string, io Stdio) (int, error) {
@@ -49,9 +50,72 @@ func (l *Lab) Run(ctx context.Context, from fleet.SiteName, argv []string, io St
 		return 0, err
 	}
 	defer stop()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK="+socket, "SSH_AGENT_PID=", machine.Mark(s.name))
+	cmd, err := s.guest(argv)
+	if err != nil {
+		return 0, err
+	}
+	cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket, "SSH_AGENT_PID=")
 	return s.passThrough(cmd, io, where)
+}
+
+// guesting puts the lab's resolver in place of this box's, in a mount namespace
+// of its own, and lets go of other namespaces' names there, which would keep
+// them alive. $1 is the file's directory, $2 the beginning of the names of this
+// lab's namespaces; the rest runs.
+const guesting = `
+run=$1 own=$2; shift 2
+for f in resolv.conf nsswitch.conf; do
+	[ ! -e "$run/$f" ] || [ ! -e "/etc/$f" ] || mount --bind "$run/$f" "/etc/$f" || exit
+done
+for n in /run/netns/*; do
+	case $n in "$own"*) ;; *) [ ! -e "$n" ] || umount -l "$n" 2>/dev/null ;; esac
+done
+exec "$@"
+`
+
+// guest is a command of this box's as it is run in the lab.
+func (s *session) guest(argv []string) (*exec.Cmd, error) {
+	program, err := exec.LookPath(argv[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := s.writeResolver(); err != nil {
+		return nil, err
+	}
+	args := append([]string{"-c", guesting, "moggy-lab", s.run(), space.Path(s.full("")), program}, argv[1:]...)
+	cmd := exec.Command("sh", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		// This box's way to the internet does not lead to the lab's.
+		if !strings.HasSuffix(strings.ToLower(name), "_proxy") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	trusted := s.run("trust.pem")
+	cmd.Env = append(cmd.Env, machine.Mark(s.name), "SSL_CERT_FILE="+trusted, "CURL_CA_BUNDLE="+trusted)
+	return cmd, nil
+}
+
+// writeResolver writes what a command of this box asks for names: the lab's
+// resolver, by the way of resolv.conf, whatever this box itself uses.
+func (s *session) writeResolver() error {
+	if err := writeFile(s.run("resolv.conf"), []byte(s.resolver(true, true))); err != nil {
+		return err
+	}
+	text, err := os.ReadFile("/etc/nsswitch.conf")
+	if err != nil {
+		return nil //nolint:nilerr // without that file it is files, then DNS
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "hosts:") {
+			line = "hosts: files dns\n"
+		}
+		b.WriteString(line)
+	}
+	return errors.Join(writeFile(s.run("nsswitch.conf"), []byte(b.String())),
+		os.Chmod(s.run("resolv.conf"), 0o644), os.Chmod(s.run("nsswitch.conf"), 0o644))
 }
 
 // desk is the space that commands of the operator run in.

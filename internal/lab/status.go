@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/lab/topology"
@@ -15,6 +16,15 @@ type Status struct {
 	Name    string       `json:"name"`
 	Whole   bool         `json:"whole"` // false while it comes up, and after that failed
 	Nodes   []NodeStatus `json:"nodes"`
+	// Servers are those of the internet.
+	Servers []ServerStatus `json:"servers"`
+}
+
+// ServerStatus is what is seen of a server of the lab's internet.
+type ServerStatus struct {
+	Server    topology.Server `json:"server"`
+	Addresses []netip.Addr    `json:"addresses"`
+	On        bool            `json:"on"` // not failed
 }
 
 // NodeStatus is what is seen of one machine.
@@ -51,6 +61,10 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 			}
 		}
 		out.Nodes = append(out.Nodes, n)
+	}
+	for _, server := range topology.Servers() {
+		h := s.net.Servers[server]
+		out.Servers = append(out.Servers, ServerStatus{server, []netip.Addr{h.V4, h.V6}, !slices.Contains(s.state.Off, server)})
 	}
 	return out, nil
 }

@@ -21,8 +21,9 @@ import (
 
 // The parts of a lab that progress is told about besides its nodes.
 const (
-	PartRoot    = "root file system"
-	PartNetwork = "network"
+	PartRoot     = "root file system"
+	PartNetwork  = "network"
+	PartInternet = "internet"
 )
 
 // Timing is how long the parts of bringing a lab up took.
@@ -116,7 +117,7 @@ func (l *Lab) claim(ctx context.Context, f *fleet.Fleet, net *topology.Network, 
 		}
 	}
 	s.net = net
-	s.state = state{Version: 1, Fleet: f, Root: root, Packages: packages}
+	s.state = state{Version: 1, Fleet: f, Root: root, Packages: packages, Engines: filepath.Join(l.opts.Cache, "engines")}
 	// There will be setuid programs and keys on the machines' disks.
 	if err := errors.Join(s.save(), os.MkdirAll(diskDir, 0o700)); err != nil {
 		s.close()
@@ -152,7 +153,8 @@ func (s *session) up(ctx context.Context, p Progress, t *Timing) error {
 		}
 		p.Done(PartNetwork, fmt.Sprintf("%d namespaces, %d links", len(s.net.Spaces), len(s.net.Links)))
 	}
-	if err := s.serve(ctx); err != nil {
+	if err := s.serve(ctx, p); err != nil {
+		p.Fail(PartInternet, err)
 		return err
 	}
 	wired := s.opts.Now()

@@ -9,6 +9,8 @@ import (
 	"hash/fnv"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +27,22 @@ func Need(tb testing.TB) {
 	tb.Helper()
 	if os.Geteuid() != 0 {
 		tb.Skip("a lab needs root")
+	}
+}
+
+// Engines fails the test where the engines of the lab's internet have not been
+// built.
+func Engines(tb testing.TB) {
+	tb.Helper()
+	Need(tb)
+	cache := os.Getenv("MOGGY_CACHE")
+	if cache == "" {
+		cache = lab.CacheDir
+	}
+	for _, name := range []string{"pebble", "images"} {
+		if _, err := os.Stat(filepath.Join(cache, "engines", name+"-"+runtime.GOARCH)); err != nil {
+			tb.Fatalf("%v: scripts/engine.sh %s", err, name)
+		}
 	}
 }
 

@@ -10,14 +10,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Packages is what machines can install: what moggy asks for on a first
@@ -25,7 +23,7 @@ import (
 // on comes along.
 func Packages() []string { return []string{"nftables", "wireguard-tools", "docker.io", "iptables"} }
 
-// Host is the mirror's name in the machines' /etc/hosts.
+// Host is the mirror's name in the lab's internet.
 const Host = "deb.lab"
 
 // Source is the line of a machine's sources.list. The lab's own mirror, on
@@ -175,16 +173,5 @@ func index(ctx context.Context, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "Release"), []byte(release), 0o644)
 }
 
-// Serve serves dir on the listener until ctx ends.
-func Serve(ctx context.Context, l net.Listener, dir string) error {
-	s := &http.Server{
-		Handler:           http.FileServerFS(os.DirFS(dir)),
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	defer context.AfterFunc(ctx, func() { s.Close() })()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
+// Handler serves the packages in dir.
+func Handler(dir string) http.Handler { return http.FileServerFS(os.DirFS(dir)) }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,13 +52,8 @@ func TestIndex(t *testing.T) {
 	if strings.Index(string(text), "Package: ari\n") > strings.Index(string(text), "Package: cat\n") || !strings.Contains(string(text), "\nFilename: ./cat_1.2_all.deb\n") {
 		t.Errorf("index:\n%s", text)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, l, dir) }()
+	server := httptest.NewServer(Handler(dir))
+	defer server.Close()
 	apt := t.TempDir()
 	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(apt, d), 0o755); err != nil {
@@ -68,7 +63,7 @@ func TestIndex(t *testing.T) {
 	config := fmt.Sprintf(`Dir::Etc::main "/dev/null"; Dir::Etc::parts "/dev/null"; Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::sourcelist "%[1]s/sources.list"; Dir::State "%[1]s"; Dir::State::status "/dev/null"; Dir::Cache "%[1]s/cache";
 APT::Sandbox::User ""; Acquire::http::Proxy "DIRECT"; Debug::NoLocking "true";`, apt)
-	for name, text := range map[string]string{"conf": config, "sources.list": "deb [trusted=yes] http://" + l.Addr().String() + "/ ./\n"} {
+	for name, text := range map[string]string{"conf": config, "sources.list": "deb [trusted=yes] " + server.URL + "/ ./\n"} {
 		if err := os.WriteFile(filepath.Join(apt, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -83,16 +78,12 @@ APT::Sandbox::User ""; Acquire::http::Proxy "DIRECT"; Debug::NoLocking "true";`,
 	if _, err := os.Stat(filepath.Join(apt, "cache/archives/cat_1.2_all.deb")); err != nil {
 		t.Error(err)
 	}
-	if got, err := http.Get("http://" + l.Addr().String() + "/../../etc/passwd"); err == nil {
+	if got, err := http.Get(server.URL + "/../../etc/passwd"); err == nil {
 		body, _ := io.ReadAll(got.Body)
 		got.Body.Close()
 		if got.StatusCode == http.StatusOK {
 			t.Errorf("the mirror serves more than its directory: %s", body)
 		}
-	}
-	cancel()
-	if err := <-served; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -54,9 +54,17 @@ func Build(f *fleet.Fleet) (*Network, error) {
 	b := &builder{net: &Network{}, book: newBook(f), mesh: f.Mesh.V4}
 	b.internet = Space{Name: Internet, Sysctl: routing()}
 	b.upstream = b.book.wish("192.0.2.1")
-	operator, mirror := b.book.wish("192.0.2.10"), b.book.wish("192.0.2.80")
-	b.net.Operator = b.line(Operator, operator, b.book.wish("2001:db8::10"))
-	b.net.Mirror = b.line(Mirror, mirror, b.book.wish("2001:db8::80"))
+	b.net.Operator = Host{Space: Operator, V4: b.book.wish("192.0.2.10"), V6: b.book.wish("2001:db8::10")}
+	b.line(b.net.Operator)
+	b.net.Servers = map[Server]Host{}
+	var servers []Host
+	for _, s := range Servers() {
+		v4, v6 := s.wishes()
+		h := Host{Space: Mirror, V4: b.book.wish(v4), V6: b.book.wish(v6)}
+		b.net.Servers[s] = h
+		servers = append(servers, h)
+	}
+	b.line(servers...)
 	for i, s := range f.Sites {
 		if err := b.site(f, i, s); err != nil {
 			return nil, fmt.Errorf("site %s: %w", s.Name, err)
@@ -122,17 +130,21 @@ func routing() []Setting {
 	}
 }
 
-// line hangs a host directly on the internet, as a rented server is.
-func (b *builder) line(space string, v4, v6 netip.Addr) Host {
-	up := device("s-", space)
-	b.link(End{Space: Internet, Dev: up}, End{Space: space, Dev: "eth0"})
+// line hangs a space directly on the internet, as a rented server is. The hosts
+// are all the same machine by different addresses.
+func (b *builder) line(hosts ...Host) {
+	s := Space{Name: hosts[0].Space}
+	up := device("s-", s.Name)
+	b.link(End{Space: Internet, Dev: up}, End{Space: s.Name, Dev: "eth0"})
 	b.internetSide(up)
-	b.internet.Routes = append(b.internet.Routes,
-		Route{Dst: single(v4), Dev: up}, Route{Dst: single(v6), Dev: up})
-	s := Space{Name: space}
-	s.routed(b.upstream, v4, v6)
+	var addrs []netip.Addr
+	for _, h := range hosts {
+		b.internet.Routes = append(b.internet.Routes,
+			Route{Dst: single(h.V4), Dev: up}, Route{Dst: single(h.V6), Dev: up})
+		addrs = append(addrs, h.V4, h.V6)
+	}
+	s.routed(b.upstream, addrs...)
 	b.net.Spaces = append(b.net.Spaces, s)
-	return Host{Space: space, V4: v4, V6: v6}
 }
 
 // internetSide gives the internet's end of a line its addresses.

@@ -7,6 +7,22 @@ import (
 	"github.com/moggyfleet/moggy/internal/fleet"
 )
 
+// ServerRules returns the nftables script that takes these servers, and no
+// others, off the internet: whoever tries is told at once that there is no such
+// host, as by the router in front of one that is switched off.
+func (n *Network) ServerRules(off []Server) string {
+	var b strings.Builder
+	b.WriteString("table inet faults\ndelete table inet faults\ntable inet faults {\n" +
+		"\tchain off {\n\t\ttype filter hook input priority filter; policy accept;\n")
+	for _, s := range off {
+		h := n.Servers[s]
+		fmt.Fprintf(&b, "\t\tip daddr %s reject with icmp host-unreachable\n", h.V4)
+		fmt.Fprintf(&b, "\t\tip6 daddr %s reject with icmpv6 addr-unreachable\n", h.V6)
+	}
+	b.WriteString("\t}\n}\n")
+	return b.String()
+}
+
 // Rules returns the nftables script of a space, or "" where it needs none. It
 // replaces the tables that it names as a whole, so it can be given again. The
 // nodes in symmetric get a fresh port for every peer from their site's router.

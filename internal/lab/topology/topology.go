@@ -14,8 +14,36 @@ import (
 const (
 	Internet = "internet" // routes between everybody's public addresses
 	Operator = "operator" // where the owner's commands run
-	Mirror   = "mirror"   // what the internet serves: the packages
+	Mirror   = "mirror"   // where everything stands that the internet serves
 )
+
+// Server is something that the internet serves to everybody.
+type Server string
+
+// The servers of the lab's internet.
+const (
+	Packages Server = "packages" // the distribution's mirror
+	DNS      Server = "dns"      // the resolver that everybody is told of
+	Registry Server = "registry" // of container images, under all their names
+	ACME     Server = "acme"     // the certificate authority
+)
+
+// Servers are all of them, in the order that they are shown in.
+func Servers() []Server { return []Server{Packages, DNS, Registry, ACME} }
+
+// wishes are its addresses, where nobody else has those.
+func (s Server) wishes() (v4, v6 string) {
+	switch s {
+	case Packages:
+	case DNS:
+		return "192.0.2.53", "2001:db8::53"
+	case Registry:
+		return "192.0.2.81", "2001:db8::81"
+	case ACME:
+		return "192.0.2.82", "2001:db8::82"
+	}
+	return "192.0.2.80", "2001:db8::80"
+}
 
 // Network is the whole of a lab's network. The same fleet gives the same
 // Network.
@@ -33,7 +61,8 @@ type Network struct {
 	Links    []Link
 	Machines []Machine
 
-	Operator, Mirror Host
+	Operator Host
+	Servers  map[Server]Host // all of them in one space, each with its own addresses
 
 	sites []site
 }
@@ -98,6 +127,16 @@ func (n *Network) Machine(name fleet.NodeName) (Machine, bool) {
 		}
 	}
 	return Machine{}, false
+}
+
+// Server finds a server of the internet by its name, where no node or site has
+// that name.
+func (n *Network) Server(name string) (Server, bool) {
+	if _, err := n.Party(name); err == nil {
+		return "", false
+	}
+	_, ok := n.Servers[Server(name)]
+	return Server(name), ok
 }
 
 // Desk is the space of a machine of the operator's that stands in the site.

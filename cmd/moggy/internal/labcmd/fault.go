@@ -8,17 +8,22 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/lab"
 	"github.com/moggyfleet/moggy/internal/lab/topology"
 )
 
 func newFailCommand(l *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "fail NODE...",
-		Short: "Pull the plug on a machine",
+		Use:   "fail NODE|SERVER...",
+		Short: "Pull the plug on a machine, or on a server of the internet",
 		Long: `Fail kills a machine as a power cut does, and unplugs its cable. Its disk stays
-as it was; "moggy lab heal NODE" boots it again from there.`,
+as it was; "moggy lab heal NODE" boots it again from there.
+
+The servers of the lab's internet fail by their names, for everybody: "packages",
+"dns", "registry" (of container images, under all their names) and "acme" (the
+certificate authority). "moggy lab heal SERVER" puts one back.`,
+		Example: `  moggy lab fail cosmo
+  moggy lab fail registry`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: l.completeNode(math.MaxInt, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -27,7 +32,7 @@ as it was; "moggy lab heal NODE" boots it again from there.`,
 				return err
 			}
 			for _, node := range args {
-				if err := theLab.Fail(cmd.Context(), fleet.NodeName(node)); err != nil {
+				if err := theLab.Fail(cmd.Context(), node); err != nil {
 					return err
 				}
 			}
@@ -42,7 +47,7 @@ func newHealCommand(l *app) *cobra.Command {
 		Short: "Undo faults: boot a machine again, mend a path",
 		Long: `Heal with one name, a node's or a site's, undoes every cut and loss it is part
 of and boots the machines there that are off. With two it mends what is between
-them.`,
+them. A server of the internet it puts back.`,
 		Example: `  moggy lab heal cosmo
   moggy lab heal london madrid`,
 		Args:              cobra.RangeArgs(1, 2),

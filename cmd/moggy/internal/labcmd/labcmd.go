@@ -54,7 +54,7 @@ can be up side by side.`,
 	flags.StringVar(&l.cache, "cache", os.Getenv("MOGGY_CACHE"), "`directory` that keeps root file systems (else $MOGGY_CACHE, else "+lab.CacheDir+")")
 	cmd.AddCommand(
 		newUpCommand(l), newDownCommand(l), newStatusCommand(l),
-		newRunCommand(l), newExecCommand(l), newSSHCommand(l), newCopyCommand(l),
+		newRunCommand(l), newCurlCommand(l), newExecCommand(l), newSSHCommand(l), newCopyCommand(l),
 		newFailCommand(l), newHealCommand(l), newCutCommand(l), newLossCommand(l), newNATCommand(l), newDrillCommand(l),
 		newServeCommand(l),
 	)

@@ -53,6 +53,15 @@ func (l *app) showStatus(st lab.Status) error {
 	if err := t.Write(l.Stdout, p); err != nil {
 		return err
 	}
+	servers := make([]string, 0, len(st.Servers))
+	for _, s := range st.Servers {
+		text := string(s.Server)
+		if !s.On {
+			text = p.Bad(text + " (off)")
+		}
+		servers = append(servers, text)
+	}
+	fmt.Fprintf(l.Stdout, "\n  in its internet: %s\n", strings.Join(servers, ", "))
 	if !st.Whole {
 		fmt.Fprintf(l.Stderr, "it is half-made: it is coming up, or a killed command left it; moggy lab down takes it away\n")
 	}

@@ -43,7 +43,7 @@ What is left half-made by an error or by Ctrl-C it takes away again.`,
 			if err != nil {
 				return err
 			}
-			names := []string{lab.PartRoot, lab.PartNetwork}
+			names := []string{lab.PartRoot, lab.PartNetwork, lab.PartInternet}
 			for _, n := range f.Nodes {
 				names = append(names, string(n.Name))
 			}
