@@ -44,4 +44,16 @@ for _ in $(seq 30); do # agents that were restarted find each other again
   sleep 1
 done
 operator status
+
+# Every public host, as a stranger in the lab's internet sees it: its
+# certificate is fetched when the first one asks, so the first may wait.
+for host in $("$moggy" lab status --json | sed -n '/"hosts": \[$/,/\]/s/^ *"\([^"]*\)",\{0,1\}$/\1/p'); do
+  part "https://$host, as a stranger sees it"
+  for try in $(seq 60); do
+    "$moggy" lab curl "https://$host/" -f -m 10 >"$work/page" 2>"$work/page.error" && break
+    [ "$try" -lt 60 ] || { cat "$work/page.error" >&2; exit 1; }
+    sleep 1
+  done
+  head -n 40 "$work/page"
+done
 printf '\nup in %d s. In %s, as the operator in the lab'"'"'s internet: moggy lab run. End it: moggy lab down\n' $((SECONDS - started)) "$work"

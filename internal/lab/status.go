@@ -18,6 +18,8 @@ type Status struct {
 	Nodes   []NodeStatus `json:"nodes"`
 	// Servers are those of the internet.
 	Servers []ServerStatus `json:"servers"`
+	// Hosts are the public ones of the fleet's services.
+	Hosts []string `json:"hosts"`
 }
 
 // ServerStatus is what is seen of a server of the lab's internet.
@@ -44,7 +46,7 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	out := Status{Version: 1, Name: s.name, Whole: s.state.Whole}
+	out := Status{Version: 1, Name: s.name, Whole: s.state.Whole, Hosts: []string{}}
 	for _, place := range s.net.Machines {
 		n := NodeStatus{
 			Node: place.Node, Site: place.Site, Seen: place.Outer, NAT: s.natOf(place),
@@ -65,6 +67,9 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 	for _, server := range topology.Servers() {
 		h := s.net.Servers[server]
 		out.Servers = append(out.Servers, ServerStatus{server, []netip.Addr{h.V4, h.V6}, !slices.Contains(s.state.Off, server)})
+	}
+	for _, r := range s.state.Fleet.Records() {
+		out.Hosts = append(out.Hosts, r.Name)
 	}
 	return out, nil
 }

@@ -62,6 +62,9 @@ func (l *app) showStatus(st lab.Status) error {
 		servers = append(servers, text)
 	}
 	fmt.Fprintf(l.Stdout, "\n  in its internet: %s\n", strings.Join(servers, ", "))
+	for _, h := range st.Hosts {
+		fmt.Fprintf(l.Stdout, "  a stranger's view: moggy lab curl https://%s\n", h)
+	}
 	if !st.Whole {
 		fmt.Fprintf(l.Stderr, "it is half-made: it is coming up, or a killed command left it; moggy lab down takes it away\n")
 	}
