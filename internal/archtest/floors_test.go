@@ -42,7 +42,7 @@ func floors() [][]string {
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/lab"},
-		{"internal/lab/labtest", "internal/join", "internal/leave", "internal/supervise"},
+		{"internal/lab/labtest", "internal/join", "internal/leave", "internal/supervise", "internal/operate"},
 		// 4
 		{"cmd/moggy/internal/cli"},
 		{"cmd/moggy/internal/labcmd", "cmd/moggy/internal/nodecmd"},

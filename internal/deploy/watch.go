@@ -52,6 +52,13 @@ func (d *Deployment) ask(ctx context.Context, names []fleet.NodeName) map[fleet.
 	return out
 }
 
+// Ask asks one node how it is.
+func (d *Deployment) Ask(ctx context.Context, name fleet.NodeName) (*fleet.Observed, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, lookTimeout, fmt.Errorf("no answer within %s", lookTimeout))
+	defer stop()
+	return d.target(name).observe(ctx)
+}
+
 // watch looks at a node that waits for its confirmation, and says whether it
 // went back. One that does not answer is asked again later: what matters then
 // is whether it can be confirmed.

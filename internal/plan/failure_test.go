@@ -32,12 +32,15 @@ func TestAnalyse(t *testing.T) {
 	noV4Hub.Nodes[0].Hub = &yes
 	serving, fixed := cats(), []fleet.Party{{Node: "bianco"}}
 	serving.Scheduler = fleet.Systemd
-	for _, s := range []fleet.Service{
-		{Name: "web", Count: 2}, {Name: "tool", Count: 1}, {Name: "api", Count: 1}, {Name: "all", Count: 6},
-		{Name: "pinned", Count: 1, On: fixed}, {Name: "db", Count: 1, On: fixed, Volumes: []fleet.Volume{{Name: "data", Path: "/data"}}},
-		{Name: "london", Count: 2, On: []fleet.Party{{Site: "london"}}}, {Name: "blog", Static: "./blog"},
-	} {
-		serving.Services = append(serving.Services, s)
+	serving.Services = []fleet.Service{
+		{Name: "web", Count: 2},
+		{Name: "tool", Count: 1},
+		{Name: "api", Count: 1},
+		{Name: "all", Count: 6},
+		{Name: "pinned", Count: 1, On: fixed},
+		{Name: "db", Count: 1, On: fixed, Volumes: []fleet.Volume{{Name: "data", Path: "/data"}}},
+		{Name: "london", Count: 2, On: []fleet.Party{{Site: "london"}}},
+		{Name: "blog", Static: "./blog"},
 	}
 	voting := cats()
 	voting.Scheduler, voting.Services = fleet.Nomad, serving.Services
