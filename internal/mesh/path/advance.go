@@ -125,7 +125,7 @@ func (e *Engine) expire(now time.Time, p *peer, t *track) {
 	before := t.misses
 	for i := range t.flights {
 		if f := &t.flights[i]; !f.missed && now.Sub(f.at) >= limit {
-			t.missed(*f)
+			t.missed(now, *f)
 			f.missed = true
 		}
 	}
@@ -203,7 +203,7 @@ func (e *Engine) fullDue(now time.Time, p *peer, t *track) time.Time {
 	case e.cfg.PadTo <= wire.ProbeSize || !p.awake || t.misses > 0 || t.lastEcho.IsZero():
 	case t.route == p.primary && t.fullMisses > 0 && !t.narrow(), t.route == p.primary && bulk && p.suspect:
 		every = Burst
-	case t.route == p.primary && bulk:
+	case t.route == p.primary && (bulk || p.left && now.Sub(p.leftAt) < leftFor):
 		every = FullBulk
 	case t.route == p.primary:
 		every = FullElse
@@ -248,8 +248,8 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 		if t.echoes < echoesGood {
 			return Active / 4
 		}
-		if t.route.Direct() && t.loss() > 0 {
-			return 2 * Active // to know soon whether that was an accident
+		if t.route.Direct() && (t.loss() > 0 || now.Before(t.heldUntil)) {
+			return Trial // to know soon whether that was an accident
 		}
 		if !t.route.Direct() {
 			return 2 * Background
@@ -257,6 +257,8 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 		return Background
 	case p.awake && t.tries <= 3, now.Before(p.punchUntil):
 		return Active
+	case p.awake && t.route.Direct() && t.hold > 0 && now.Sub(t.missSince) < failedFor:
+		return 2 * Active
 	case p.awake:
 		return Background
 	case hubLine:

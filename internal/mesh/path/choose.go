@@ -172,7 +172,16 @@ func (e *Engine) upgrade(now time.Time, p *peer, cur *track) {
 		}
 		return
 	}
-	e.switchTo(now, p, better, "better")
+	why := "better"
+	switch {
+	case cur.misses > 0:
+		why = "no answer"
+		cur.fail(now)
+	case cur.lossy():
+		why = "loses less"
+		cur.fail(now)
+	}
+	e.switchTo(now, p, better, why)
 }
 
 // common is the relay that the peer sends by, if it is not the one that we do,
@@ -196,13 +205,12 @@ func (e *Engine) common(now time.Time, p *peer, cur *track) *track {
 // their order.
 func worthIt(cur, t *track, used time.Duration) bool {
 	was, is := cur.cost(), t.cost()
-	lossy := cur.loss() > 0.1
 	switch {
 	case t.route.Direct() && !cur.route.Direct():
 		return is < 1.2*was+5
 	case t.route.Kind() == fleet.PathDirectV6 && cur.route.Kind() == fleet.PathDirectV4:
 		return is < 1.1*was+2 // no NAT on the way that forgets
-	case used < settled && !lossy:
+	case used < settled && !cur.lossy():
 		return false
 	case !t.route.Direct() && cur.route.Direct():
 		return is < 0.6*was-15

@@ -283,7 +283,7 @@ func (e *Engine) traffic(now time.Time, p *peer, t Traffic) {
 // another route: it may know of a break that we do not see yet. If the primary
 // is silent, data goes both ways until an echo tells.
 func (e *Engine) leftBy(now time.Time, p *peer, r Route) {
-	p.left = true
+	p.left, p.leftAt = true, now
 	t, cur := p.track(r), p.track(p.primary)
 	if !p.awake || t == nil || cur == nil || e.unusable(now, t) || p.lastRx.IsZero() ||
 		now.Sub(p.quietSince()) < Suspect {

@@ -208,10 +208,20 @@ const (
 	// hub in touch, and the NAT in between open.
 	KeepaliveMin = 15 * time.Second
 	KeepaliveMax = 20 * time.Second
-	// Hold is how long a route that failed is not returned to. It doubles each
-	// time it fails again soon, up to HoldMax.
-	Hold    = 15 * time.Second
-	HoldMax = 4 * time.Minute
+	// Hold is how long a route that failed is not returned to, counted anew from
+	// each answer that it loses meanwhile: it must do without for so long. It
+	// doubles each time that it fails again soon, up to HoldMax: a good route is
+	// used again within a minute, whatever was before.
+	Hold    = 10 * time.Second
+	HoldMax = 40 * time.Second
+	// goodFor is how long after its hold-down a route is not known any more as one
+	// that fails.
+	goodFor = 5 * time.Minute
+	// Trial is how often a route is probed that was left, or that loses some: 32
+	// probes say how many (track.loss).
+	Trial = Active / 2
+	// failedFor is how long after a route failed it is looked for often.
+	failedFor = time.Minute
 	// Hedged is how long, at most, data is sent on two routes after a change.
 	Hedged = 2 * time.Second
 	// ServedFor is how long a hub is believed to have a device that it says no more
@@ -228,6 +238,9 @@ const (
 	// with a full packet: while there is much to send to it, and else.
 	FullBulk = Active / 4
 	FullElse = 15 * Active
+	// leftFor is how long after the peer left the primary it is probed so, too: by
+	// an end that sends small packets only, a loss of large ones is not noticed.
+	leftFor = 2 * time.Second
 	// bulkFor is how long after the last of much.
 	bulkFor = 2 * time.Second
 

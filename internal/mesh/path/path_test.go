@@ -439,9 +439,16 @@ func TestHoldDownDoubles(t *testing.T) {
 		holds = append(holds, tr.heldUntil.Sub(now))
 		now = tr.heldUntil.Add(time.Second)
 	}
-	want := []time.Duration{Hold, 2 * Hold, 4 * Hold, 8 * Hold, HoldMax, HoldMax}
+	want := []time.Duration{Hold, 2 * Hold, HoldMax, HoldMax, HoldMax, HoldMax}
 	if diff := cmp.Diff(want, holds); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// What it loses before it is over begins it anew; it grows no further.
+	now = now.Add(-2 * time.Second)
+	tr.misses = 0
+	tr.missed(now, flight{at: now})
+	if got := tr.heldUntil.Sub(now); got != HoldMax {
+		t.Errorf("after another loss it is held for %v, want %v", got, HoldMax)
 	}
 	now = now.Add(time.Hour)
 	tr.fail(now)

@@ -42,6 +42,7 @@ type peer struct {
 	suspect        bool
 	calmed         int  // suspicions in a row that an echo refuted, without data
 	left           bool // it sends by another route than our primary
+	leftAt         time.Time
 	flowing        bool // its traffic is looked at often
 
 	// The choice.

@@ -110,17 +110,26 @@ func (t *track) returned(now time.Time) {
 	t.outcomes >>= away
 	t.samples -= away
 	if t.heldUntil.Before(t.missSince) {
-		t.fail(now)
+		t.holdOn(now)
 	}
 }
 
+// holdOn begins the hold-down again: as long as the last one, not longer.
+func (t *track) holdOn(now time.Time) {
+	t.hold = max(t.hold, Hold)
+	t.heldUntil = now.Add(t.hold)
+}
+
 // missed books a flight that was given up.
-func (t *track) missed(f flight) {
+func (t *track) missed(now time.Time, f flight) {
 	if f.full {
 		t.fullMisses++
 		return
 	}
 	t.record(1)
+	if t.misses == 0 && now.Before(t.heldUntil) {
+		t.holdOn(now) // it comes and goes
+	}
 	if t.misses == 0 || f.at.Before(t.missSince) {
 		t.missSince = f.at
 	}
@@ -148,6 +157,10 @@ func (t *track) loss() float64 {
 	}
 	return float64(lost) / float64(max(t.samples, 16))
 }
+
+// lossy says whether so much is lost that another route is better, if it is not
+// much slower.
+func (t *track) lossy() bool { return t.loss() > 0.1 }
 
 // proven says whether an echo came within d, and no probe was missed since.
 func (t *track) proven(now time.Time, d time.Duration) bool {
@@ -202,7 +215,7 @@ func (t *track) narrow() bool { return t.fullMisses >= missesFull }
 
 // fail puts the route into hold-down.
 func (t *track) fail(now time.Time) {
-	if t.hold == 0 || now.Sub(t.heldUntil) > 2*t.hold+time.Minute {
+	if t.hold == 0 || now.Sub(t.heldUntil) > goodFor {
 		t.hold = Hold
 	} else {
 		t.hold = min(2*t.hold, HoldMax)
