@@ -64,7 +64,7 @@ func (s *session) listen() (_ *internet, err error) {
 		handler http.Handler
 	}{
 		{topology.Packages, 80, nil, mirror.Handler(s.state.Packages)},
-		{topology.Registry, 443, secured, registry.New(s.engine("images"))},
+		{topology.Registry, 443, secured, registry.New(s.engine("images"), s.engine("traefik"))},
 		{topology.ACME, 443, secured, s.acmeFront(authority)},
 	} {
 		for _, a := range present(s.net.Servers[front.server]) {

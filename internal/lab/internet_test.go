@@ -73,7 +73,7 @@ func TestLabInternet(t *testing.T) {
 	t.Run("registry", func(t *testing.T) {
 		const accept = "Accept: application/vnd.oci.image.manifest.v1+json"
 		manifest := func(name string) (string, int) {
-			return labtest.TryExec(t, l, "bianco", "curl", "-sSf", "-m", "10", "-H", accept, "https://registry.cats.example/v2/"+name+"/manifests/1.0")
+			return labtest.TryExec(t, l, "bianco", "curl", "-sSf", "-m", "60", "-H", accept, "https://registry.cats.example/v2/"+name+"/manifests/1.0")
 		}
 		if got, code := manifest("team/web"); code != 0 || !strings.Contains(got, `"layers"`) {
 			t.Errorf("an image: exit code %d, %s", code, got)
@@ -174,11 +174,11 @@ func certificate(t *testing.T, l *lab.Lab) {
 	}
 	serveOn(t, l, ":443", &tls.Config{Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: leaf}}, MinVersion: tls.VersionTLS12}, "meow")
 	for _, family := range []string{"-4", "-6"} {
-		if got, code := labtest.Run(t, l, "", "curl", "-sS", "-m", "10", family, "https://cats.example/"); got != "meow" {
+		if got, code := labtest.Run(t, l, "", "curl", "-sS", "-m", "60", family, "https://cats.example/"); got != "meow" {
 			t.Errorf("a stranger, %s: exit code %d, %s", family, code, got)
 		}
 	}
-	if got := labtest.Exec(t, l, "bianco", "curl", "-sS", "-m", "10", "https://cats.example/"); got != "meow" {
+	if got := labtest.Exec(t, l, "bianco", "curl", "-sS", "-m", "60", "https://cats.example/"); got != "meow" {
 		t.Errorf("bianco: %s", got)
 	}
 }

@@ -45,7 +45,7 @@ func (l *Lab) Serve(ctx context.Context) error {
 }
 
 // serveTime is how long the lab's internet may take to answer.
-const serveTime = 10 * time.Second
+const serveTime = 30 * time.Second
 
 // serve starts what the lab's internet serves, if it does not answer.
 func (s *session) serve(ctx context.Context, p Progress) error {

@@ -82,11 +82,14 @@ func hash(b []byte) (v1.Hash, error) {
 	return h, err
 }
 
-// build makes the image of a program that says the tag is its version. The
-// counter begins as root, as databases do, to make its folder its own.
+// asRoot says whether a program's image begins as root: the counter as databases
+// do, to make its folder its own, Traefik as its own image does.
+func asRoot(program string) bool { return program == "counter" || program == "traefik" }
+
+// build makes the image of a program that says the tag is its version.
 func build(program, tag string, l layer) (image, error) {
 	user := fmt.Sprintf("%[1]d:%[1]d", nobody)
-	if program == "counter" {
+	if asRoot(program) {
 		user = ""
 	}
 	config, err := json.Marshal(v1.ConfigFile{

@@ -57,7 +57,7 @@ func Host(image string) string {
 
 // Registry is the handler. It is safe for concurrent use.
 type Registry struct {
-	programs string
+	programs []string // directories
 
 	mu     sync.Mutex
 	layers map[string]layer        // by program and what its file was
@@ -66,8 +66,9 @@ type Registry struct {
 	blobs  registry.BlobHandler
 }
 
-// New returns a registry of the programs in a directory. There may be none yet.
-func New(programs string) *Registry {
+// New returns a registry of the programs in some directories. There may be none
+// yet.
+func New(programs ...string) *Registry {
 	return &Registry{
 		programs: programs, layers: map[string]layer{}, hosts: map[string]http.Handler{},
 		made: map[string]bool{}, blobs: registry.NewInMemoryBlobHandler(),
@@ -159,14 +160,15 @@ func (r *Registry) ensure(ctx context.Context, h http.Handler, host, repo, tag s
 	if r.made[full] {
 		return nil
 	}
-	st, err := os.Stat(filepath.Join(r.programs, program))
-	if err != nil || !st.Mode().IsRegular() {
-		return nil //nolint:nilerr // an unknown name: the registry says so as it does
+	path, st := r.find(program)
+	if path == "" {
+		return nil // the registry says so as it does
 	}
-	key := fmt.Sprint(program, st.ModTime().UnixNano(), st.Size())
+	key := fmt.Sprint(path, st.ModTime().UnixNano(), st.Size())
 	l, ok := r.layers[key]
 	if !ok {
-		if l, err = pack(filepath.Join(r.programs, program)); err != nil {
+		var err error
+		if l, err = pack(path); err != nil {
 			return err
 		}
 		r.layers[key] = l
@@ -180,6 +182,17 @@ func (r *Registry) ensure(ctx context.Context, h http.Handler, host, repo, tag s
 	}
 	r.made[full] = true
 	return nil
+}
+
+// find looks for a program's file: "" where there is none of that name.
+func (r *Registry) find(program string) (string, os.FileInfo) {
+	for _, dir := range r.programs {
+		path := filepath.Join(dir, program)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			return path, st
+		}
+	}
+	return "", nil
 }
 
 // put is a push, from within.
