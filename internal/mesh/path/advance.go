@@ -245,16 +245,7 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 	case kept && t.misses > 0:
 		return 2 * Active
 	case p.awake && t.misses == 0 && !t.lastEcho.IsZero():
-		if t.echoes < echoesGood {
-			return Active / 4
-		}
-		if t.route.Direct() && (t.loss() > 0 || now.Before(t.heldUntil)) {
-			return Trial // to know soon whether that was an accident
-		}
-		if !t.route.Direct() {
-			return 2 * Background
-		}
-		return Background
+		return t.rests(now)
 	case p.awake && t.tries <= 3, now.Before(p.punchUntil):
 		return Active
 	case p.awake && t.route.Direct() && t.hold > 0 && now.Sub(t.missSince) < failedFor:
@@ -270,6 +261,19 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 		return every
 	}
 	return 0
+}
+
+// rests is how often t, which works and is not in use, is probed.
+func (t *track) rests(now time.Time) time.Duration {
+	switch {
+	case t.echoes < echoesGood:
+		return Active / 4
+	case !t.route.Direct():
+		return 2 * Background
+	case t.loss() > 0 || now.Before(t.heldUntil):
+		return Trial // to know soon whether that was an accident
+	}
+	return Background
 }
 
 // cutOff says whether p is in use and no route to it is known to work.
