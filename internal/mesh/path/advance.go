@@ -237,7 +237,7 @@ func (e *Engine) interval(now time.Time, p *peer, t *track) time.Duration {
 	case inUse && t.misses == 0 && t.route == p.primary:
 		return Active
 	case inUse && t.misses == 0:
-		return Spare
+		return min(Spare, t.rests(now)) // it may be on trial
 	case p.awake && e.cutOff(now, p):
 		return Active / 2
 	case kept && t.misses > 0 && t.misses < missesHard:

@@ -13,7 +13,11 @@ func TestReturn(t *testing.T) {
 	t.Parallel()
 	seeds := max(*runs/5, 1)
 	table := fmt.Sprintf("%-28s %8s %26s %14s\n", "better path used again", "after", "p50 p95 max", "most changes")
-	for _, f := range faults() {
+	lossy := func(c *cats, a, b *Node) func() {
+		return drop(c, a, b, func(Packet) bool { return c.random.IntN(100) < 30 })
+	}
+	homeAndHub := func(c *cats) (a, b *Node) { return c.bianco, c.cosmo }
+	for _, f := range append(faults(), fault{"30 % lost, home to hub", homeAndHub, lossy, noneDirect, bothDirect}) {
 		durations := []time.Duration{2 * time.Second, 40 * time.Second}
 		if f.name == "30 % lost" {
 			durations = append(durations, 10*time.Minute)
