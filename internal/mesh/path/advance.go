@@ -201,7 +201,7 @@ func (e *Engine) fullDue(now time.Time, p *peer, t *track) time.Time {
 	bulk := now.Sub(p.lastBulk) < bulkFor
 	switch {
 	case e.cfg.PadTo <= wire.ProbeSize || !p.awake || t.misses > 0 || t.lastEcho.IsZero():
-	case t.route == p.primary && t.fullMisses > 0 && !t.narrow(), t.route == p.primary && bulk && p.suspect:
+	case t.route == p.primary && t.fullMisses > 0 && !t.narrow(), t.route == p.primary && bulk && (p.suspect || now.Sub(t.fullMissed) < missedFor):
 		every = Burst
 	case t.route == p.primary && (bulk || p.left && now.Sub(p.leftAt) < leftFor):
 		every = FullBulk
@@ -329,7 +329,7 @@ func (e *Engine) suspicion(now time.Time, p *peer) time.Time {
 		}
 		p.suspect = true
 	}
-	doubtful := p.suspect && t.overdue(now) || t.fullMisses > 1 && now.Sub(p.lastBulk) < bulkFor
+	doubtful := p.suspect && t.overdue(now) || t.losesFull(now) && now.Sub(p.lastBulk) < bulkFor
 	if doubtful && p.hedgeUntil.IsZero() && !p.spare.IsZero() {
 		p.hedgeUntil = now.Add(Hedged)
 		e.publish(p, "suspected")

@@ -109,7 +109,7 @@ func (e *Engine) best(now time.Time, p *peer, not *track) *track {
 func (e *Engine) sureness(now time.Time, p *peer, t *track) int {
 	hub := e.peers[t.route.Hub]
 	switch {
-	case t.proven(now, Fresh) && !now.Before(t.heldUntil):
+	case t.proven(now, Fresh) && !now.Before(t.heldUntil) && !t.narrow():
 		return 5
 	case t.proven(now, Mapping):
 		return 4

@@ -266,7 +266,7 @@ func (e *Engine) traffic(now time.Time, p *peer, t Traffic) {
 	if t.Rx.After(p.lastRx) {
 		p.lastRx = t.Rx
 		p.suspect, p.left, p.calmed = false, false, 0
-		if cur := p.track(p.primary); !p.hedgeUntil.IsZero() && t.Rx.After(p.since) && (cur == nil || cur.fullMisses < 2) {
+		if cur := p.track(p.primary); !p.hedgeUntil.IsZero() && t.Rx.After(p.since) && (cur == nil || !cur.losesFull(now)) {
 			p.hedgeUntil = time.Time{}
 		}
 	}

@@ -46,7 +46,7 @@
 //
 // Some paths pass small packets and drop full ones. So the primary is probed
 // with full packets too, every FullElse, and every FullBulk while there is much
-// to send. Two of these unanswered in a row: data goes by the spare as well.
+// to send. Two of these unanswered within a second: data goes by the spare as well.
 // Four: the route is narrow, and left for one that is proven; it is not used
 // again before it echoes a full probe. No route takes the place of one that
 // passes full packets before it has passed one itself.
@@ -238,6 +238,10 @@ const (
 	// with a full packet: while there is much to send to it, and else.
 	FullBulk = Active / 4
 	FullElse = 15 * Active
+	// missedFor is how long after a full probe was not answered others follow every
+	// Burst while there is much to send: a path that loses a third answers the next
+	// as often as not, and TCP waits longer each time that it loses the same again.
+	missedFor = time.Second
 	// leftFor is how long after the peer left the primary it is probed so, too: by
 	// an end that sends small packets only, a loss of large ones is not noticed.
 	leftFor = 2 * time.Second

@@ -430,6 +430,35 @@ func TestLastWayJustBack(t *testing.T) {
 	}
 }
 
+// TestRefuge: when the route in use is gone, one that answered some seconds ago is
+// better than one that answers and is known to lose packets.
+func TestRefuge(t *testing.T) {
+	r := newRig(t, fleetOf()...)
+	direct, relayed := Route{Addr: at("198.51.100.2:1")}, Route{Hub: hubA}
+	for end := r.now.Add(30 * time.Second); r.now.Before(end); {
+		r.e.Traffic(r.now, hubB, Traffic{Tx: r.now, Rx: r.now})
+		r.run(40*time.Millisecond, func(Send) bool { return true })
+	}
+	p := r.e.peers[hubB]
+	was := *p.track(direct)
+	p.track(relayed).lastEcho = r.now.Add(-Fresh - time.Second)
+	for what, blame := range map[string]func(*track){
+		"":        func(*track) {},
+		"on hold": func(d *track) { d.heldUntil = r.now.Add(Hold); d.record(1); d.record(1); d.record(1) },
+		"narrow":  func(d *track) { d.fullMisses = missesFull },
+	} {
+		*p.track(direct) = was
+		blame(p.track(direct))
+		want := relayed
+		if what == "" {
+			want = direct
+		}
+		if got := r.e.best(r.now, p, nil); got == nil || got.route != want {
+			t.Errorf("the direct one %s: %v, want %v", what, got, want)
+		}
+	}
+}
+
 func TestHoldDownDoubles(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var tr track

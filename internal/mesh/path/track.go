@@ -28,6 +28,8 @@ type track struct {
 	fullSent   time.Time
 	lastFull   time.Time // when one was answered; zero: never
 	fullMisses int       // in a row
+	fullMissed time.Time // the last of all
+	fullTwice  time.Time // when one was missed lastly that was not the first in missedFor
 
 	srtt, rttvar time.Duration    // RFC 6298; 0: no sample yet
 	recent       [8]time.Duration // round trips, newest first; 0: none
@@ -124,6 +126,10 @@ func (t *track) holdOn(now time.Time) {
 func (t *track) missed(now time.Time, f flight) {
 	if f.full {
 		t.fullMisses++
+		if now.Sub(t.fullMissed) < missedFor {
+			t.fullTwice = now
+		}
+		t.fullMissed = now
 		return
 	}
 	t.record(1)
@@ -208,6 +214,11 @@ func (t *track) shares(cur *track) bool {
 // yet.
 func (t *track) wider(other *track) bool {
 	return !t.narrow() && (other.narrow() || other.lastFull.IsZero() && !t.lastFull.IsZero())
+}
+
+// losesFull says whether more than one full packet was lost lately.
+func (t *track) losesFull(now time.Time) bool {
+	return t.fullMisses > 1 || now.Sub(t.fullTwice) < missedFor
 }
 
 // narrow says whether full packets do not pass.
