@@ -9,6 +9,7 @@ require (
 	github.com/google/renameio/v2 v2.0.2 // files that are whole after a power loss; Apache-2.0
 	github.com/hashicorp/hcl/v2 v2.25.0 // the language of fleet.hcl, with positions; MPL-2.0
 	github.com/miekg/dns v1.1.73 // DNS messages and servers; BSD-3
+	github.com/hashicorp/nomad/api v0.0.0-20260907080526-08ef8f3d26da // jobs, and the API they go through; MPL-2.0
 	github.com/spf13/cobra v1.10.2 // commands, their help, completion that knows nodes; Apache-2.0
 	github.com/spf13/pflag v1.0.9 // cobra's flags, where one has two names; BSD-3
 	github.com/vishvananda/netlink v1.3.1 // interfaces, addresses, routes; Apache-2.0
@@ -33,7 +34,14 @@ require (
 	github.com/agext/levenshtein v1.2.1 // indirect
 	github.com/apparentlymart/go-textseg/v15 v15.0.0 // indirect
 	github.com/apparentlymart/go-textseg/v17 v17.0.1 // indirect
+	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
+	github.com/gorilla/websocket v1.5.3 // indirect
+	github.com/hashicorp/cronexpr v1.1.3 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/hashicorp/go-rootcerts v1.0.2 // indirect
+	
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect

@@ -129,12 +129,16 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 	if err := a.showPlan(p, !f.noDiff && !f.yes); err != nil {
 		return err
 	}
+	jobs, err := a.planJobs(ctx, d, p.Changes(), !f.noDiff && !f.yes)
+	if err != nil {
+		return err
+	}
 	if f.dryRun && !a.JSON {
 		if err := p.WriteOrder(a.Stdout, a.Palette(a.Stdout)); err != nil {
 			return err
 		}
 	}
-	if len(p.Rollout) == 0 || f.dryRun {
+	if len(p.Rollout) == 0 && !jobs || f.dryRun {
 		a.tellJoin(p)
 		return away(p)
 	}
@@ -147,8 +151,8 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 			return errors.New("not carried out, nothing was changed")
 		}
 	}
-	if p, err = d.Apply(ctx, p, a.watched(o)); err != nil {
-		return a.stopped(err)
+	if p, err = a.carryOut(ctx, d, p, o); err != nil {
+		return err
 	}
 	a.tellGone(p)
 	if err := away(p); err != nil {
@@ -157,6 +161,17 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 	fmt.Fprintf(a.Stderr, "Done in %.1f s.\n", time.Since(started).Seconds())
 	a.tellJoin(p)
 	return nil
+}
+
+// carryOut changes the nodes, then the services that Nomad runs on them.
+func (a *app) carryOut(ctx context.Context, d *deploy.Deployment, p *plan.Plan, o deploy.Options) (*plan.Plan, error) {
+	var err error
+	if len(p.Rollout) > 0 {
+		if p, err = d.Apply(ctx, p, a.watched(o)); err != nil {
+			return p, a.stopped(err)
+		}
+	}
+	return p, a.applyJobs(ctx, d)
 }
 
 // watched adds what a Ctrl-C does: the first ends ctx, the second everything.

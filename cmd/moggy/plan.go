@@ -73,7 +73,11 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 					return err
 				}
 			}
-			if p.Changes() {
+			jobs, err := a.planJobs(cmd.Context(), d, p.Changes(), !noDiff)
+			if err != nil {
+				return err
+			}
+			if p.Changes() || jobs {
 				return exitChanges
 			}
 			return nil

@@ -32,7 +32,7 @@ func floors() [][]string {
 		{"internal/mesh/sim", "internal/engine/certs"},
 		{"internal/engine/nomad"},
 		// 2 adapters: they touch the world; those of many uses first
-		{"internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
+		{"internal/nomad", "internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
 		{
 			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link", "internal/mesh/link/udp", "internal/certs",
 			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/image", "internal/deploy/node/key",

@@ -8,7 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/moggyfleet/moggy/internal/deploy/cluster"
+	"github.com/moggyfleet/moggy/internal/deploy/ssh"
+	"github.com/moggyfleet/moggy/internal/engine/nomad"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/plan"
 )
@@ -21,9 +25,12 @@ func (d *Deployment) credentials(ctx context.Context, p *plan.Plan, o Options) (
 			return p, err
 		}
 	}
-	here := answering(p)
+	nodes := planned(p)
 	c := cluster.Credentials{Fleet: d.Fleet, Lock: d.Lock(), Now: time.Now, Ask: d.asker()}
-	lacking := slices.DeleteFunc(c.Lacking(), func(n fleet.NodeName) bool { return !slices.Contains(here, n) })
+	lacking := slices.DeleteFunc(c.Lacking(), func(name fleet.NodeName) bool {
+		n := nodes[name]
+		return n.Seen() == nil // it did not answer
+	})
 	failed := d.each(ctx, lacking, func(ctx context.Context, name fleet.NodeName) error {
 		ctx, stop := context.WithTimeoutCause(ctx, contactTimeout, errors.New("making its authority took too long"))
 		defer stop()
@@ -57,17 +64,6 @@ func (d *Deployment) credentials(ctx context.Context, p *plan.Plan, o Options) (
 	return d.compute(seen, nil, o)
 }
 
-// answering are the nodes that said how they are.
-func answering(p *plan.Plan) []fleet.NodeName {
-	var out []fleet.NodeName
-	for _, n := range p.Nodes {
-		if n.Seen() != nil {
-			out = append(out, n.Node)
-		}
-	}
-	return out
-}
-
 // asker runs moggy node on nodes for package cluster.
 func (d *Deployment) asker() cluster.Asker {
 	return func(ctx context.Context, node fleet.NodeName, stdin io.Reader, args ...string) ([]byte, error) {
@@ -77,4 +73,23 @@ func (d *Deployment) asker() cluster.Asker {
 		}
 		return out, nil
 	}
+}
+
+// Jobs are the fleet's services on its Nomad; nil where it has none, or none yet.
+// Whoever has them closes them.
+func (d *Deployment) Jobs(ctx context.Context) (*cluster.Jobs, []*api.Job, error) {
+	if d.Fleet.Scheduler != fleet.Nomad {
+		return nil, nil, nil
+	}
+	lock := d.Lock()
+	want := nomad.New(d.Fleet, lock, d.Engines[nomadEngine], d.Programs).Jobs()
+	servers := slices.DeleteFunc(cluster.Servers(d.Fleet, lock), func(n fleet.NodeName) bool { return lock.Node(n).Generation == 0 })
+	if len(servers) == 0 {
+		return nil, want, nil
+	}
+	j, err := cluster.Connect(ctx, d.Fleet.Name, servers, func(ctx context.Context, n fleet.NodeName, in io.Reader, out io.Writer) error {
+		t := d.target(n)
+		return said(t.run.Run(ctx, n, ssh.Command{Args: t.command("nomad"), Stdin: in, Stdout: out}))
+	})
+	return j, want, err
 }

@@ -22,7 +22,7 @@ func Parts(f *fleet.Fleet, l *fleet.Lock, b cargo.Binaries, p cargo.Programs, e 
 	for _, n := range l.Nodes {
 		locks[n.Name] = n
 	}
-	trust, cluster := certs.ConfigFile(certs.NewConfig(f, l)), nomad.New(f, l, e[nomadEngine])
+	trust, cluster := certs.ConfigFile(certs.NewConfig(f, l)), nomad.New(f, l, e[nomadEngine], p)
 	access, instances := firewall.New(f, l), services.New(f, l, p)
 	parts := make(map[fleet.NodeName][]fleet.Part, len(f.Nodes))
 	for _, n := range f.Nodes {

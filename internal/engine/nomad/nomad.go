@@ -6,8 +6,10 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/moggyfleet/moggy/internal/engine/certs"
 	"github.com/moggyfleet/moggy/internal/fleet"
@@ -66,11 +68,29 @@ type Fleet struct {
 	servers []fleet.NodeLock
 	roots   fleet.File
 	binary  Binary
+
+	programs Programs
+	hosts    map[fleet.NodeName][]fleet.Service // that may run there
+}
+
+// Programs are those that are brought, by what exec says of them.
+type Programs interface {
+	// Digest of the program for that architecture; empty where it is not known
+	// yet.
+	Digest(exec, arch string) fleet.Digest
 }
 
 // New prepares what all nodes have in common.
-func New(f *fleet.Fleet, l *fleet.Lock, b Binary) *Fleet {
-	n := &Fleet{fleet: f, lock: l, roles: f.Roles(), binary: b}
+func New(f *fleet.Fleet, l *fleet.Lock, b Binary, p Programs) *Fleet {
+	n := &Fleet{fleet: f, lock: l, roles: f.Roles(), binary: b, programs: p, hosts: make(map[fleet.NodeName][]fleet.Service)}
+	for _, s := range f.Services {
+		if s.Static != "" {
+			continue
+		}
+		for _, name := range f.Hosts(s) {
+			n.hosts[name] = append(n.hosts[name], s)
+		}
+	}
 	var roots bytes.Buffer
 	for _, have := range l.Nodes { // sorted by name
 		if !n.roles[have.Name].Server {
@@ -99,7 +119,7 @@ func (n *Fleet) Part(node fleet.Node) fleet.Part {
 			{Path: BinaryPath, Mode: 0o755, Digest: n.binary.Digest(have.Arch)},
 			fleet.NewFile(ConfigPath, 0o644, n.config(node, have, server)),
 			n.roots,
-			fleet.NewFile(systemdDir+Unit, 0o644, bytes.Replace(unitFile, []byte("@SECRETS@"), []byte(secrets), 1)),
+			fleet.NewFile(systemdDir+Unit, 0o644, n.unit(node.Name, secrets)),
 			fleet.NewFile(systemdDir+reloadPath, 0o644, reloadPathFile),
 			fleet.NewFile(systemdDir+reloadService, 0o644, reloadServiceFile),
 		},
@@ -108,6 +128,7 @@ func (n *Fleet) Part(node fleet.Node) fleet.Part {
 			{Name: reloadPath},
 		},
 	}
+	n.wares(&p, have)
 	if server {
 		p.Checks = append(p.Checks, fleet.Check{
 			Name: "Nomad's server answers", Kind: fleet.CheckTCP, Seconds: 30, Unit: Unit,
@@ -115,6 +136,31 @@ func (n *Fleet) Part(node fleet.Node) fleet.Part {
 		})
 	}
 	return p
+}
+
+// unit is Nomad's unit file, with the directories made that programs keep their
+// data in.
+func (n *Fleet) unit(node fleet.NodeName, secrets string) []byte {
+	var prepare strings.Builder
+	for _, v := range n.volumes(node) {
+		fmt.Fprintf(&prepare, "ExecStartPre=/usr/bin/install -d -m 0700 -o nobody %s\n", v.path)
+	}
+	out := bytes.Replace(unitFile, []byte("@SECRETS@"), []byte(secrets), 1)
+	return bytes.Replace(out, []byte("@PREPARE@\n"), []byte(prepare.String()), 1)
+}
+
+// wares are what the services that may come need on a node: their programs, and
+// their images, so that a node that takes over has them.
+func (n *Fleet) wares(p *fleet.Part, here fleet.NodeLock) {
+	for _, s := range n.hosts[here.Name] {
+		switch {
+		case s.Image != "":
+			p.Packages = []string{"docker.io"}
+			p.Images = append(p.Images, s.Image)
+		case s.Local():
+			p.Files = append(p.Files, fleet.File{Path: programPath(s), Mode: 0o755, Digest: n.programs.Digest(s.Exec, here.Arch)})
+		}
+	}
 }
 
 // object is JSON with its names sorted, which is the order encoding/json gives.
@@ -135,6 +181,7 @@ func (n *Fleet) config(node fleet.Node, have fleet.NodeLock, server bool) []byte
 			"verify_server_hostname": true, "verify_https_client": true, "tls_min_version": "tls12",
 		},
 		"client": n.client(node),
+		"rpc":    object{"keep_alive_interval": "1s", "connection_write_timeout": "3s"},
 		"plugin": []object{
 			{"docker": object{"config": object{
 				"allow_privileged": false,
@@ -163,12 +210,14 @@ func (n *Fleet) server() object {
 	return object{
 		"enabled": true, "bootstrap_expect": len(n.servers),
 		"server_join":     n.join(),
-		"raft_multiplier": 1, // Raft's own times (1 s until an election), for servers that are milliseconds apart
+		"raft_multiplier": 2, // an election after 2 to 4 s without a leader: Raft's own 1 to 2 s come too often where a disk is slow
 		// A client says every 1 to 2 s that it is there, and is given up 3 s after it
 		// should have: a machine that dies is noticed within 5 s. After an election
-		// all have 5 s to say so anew, not Nomad's 300.
-		"min_heartbeat_ttl": "1s", "heartbeat_grace": "3s", "failover_heartbeat_ttl": "5s",
+		// all have 6 s to say so anew, not Nomad's 300; that is enough, since they
+		// leave a server that is silent for 4 (rpc).
+		"min_heartbeat_ttl": "1s", "heartbeat_grace": "3s", "failover_heartbeat_ttl": "6s",
 		"max_heartbeats_per_second": 500.0,
+		"default_scheduler_config":  object{"memory_oversubscription_enabled": true, "scheduler_algorithm": "spread"},
 		"node_gc_threshold":         "72h", "job_gc_threshold": "24h", "eval_gc_threshold": "24h", "deployment_gc_threshold": "24h",
 	}
 }
@@ -190,19 +239,35 @@ func (n *Fleet) client(node fleet.Node) object {
 			"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean,consul,vault",
 			"driver.denylist":      "java,qemu,raw_exec",
 		},
-		// What a sandboxed program sees of the node's files beside its own.
-		"chroot_env": object{
-			programsNow: programsDir,
-			"/etc/ssl":  "/etc/ssl", "/etc/resolv.conf": "/etc/resolv.conf", "/etc/hosts": "/etc/hosts",
-			"/etc/nsswitch.conf": "/etc/nsswitch.conf", "/etc/passwd": "/etc/passwd", "/etc/group": "/etc/group",
-		},
+		"chroot_env":  n.chroot(node.Name),
 		"gc_interval": "1m", "gc_max_allocs": 100, "gc_disk_usage_threshold": 85,
 		"max_kill_timeout": "60s",
 	}
-	if volumes := n.volumes(); len(volumes) > 0 {
+	var volumes []object
+	for _, v := range n.volumes(node.Name) {
+		volumes = append(volumes, object{v.name: object{"path": v.path}})
+	}
+	if len(volumes) > 0 {
 		c["host_volume"] = volumes
 	}
 	return c
+}
+
+// chroot is what a sandboxed program sees of the node's files: the programs that
+// are brought and what names and certificates need; all that a program of the
+// node's own may need only where there is one, since it is copied for each.
+func (n *Fleet) chroot(node fleet.NodeName) object {
+	out := object{}
+	for _, path := range []string{"/etc/ssl", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd", "/etc/group"} {
+		out[path] = path
+	}
+	out[programsNow] = programsInside
+	if slices.ContainsFunc(n.hosts[node], func(s fleet.Service) bool { return s.Exec != "" && !s.Local() }) {
+		for _, path := range []string{"/bin", "/lib", "/lib64", "/sbin", "/usr"} {
+			out[path] = path
+		}
+	}
+	return out
 }
 
 const (
@@ -210,11 +275,26 @@ const (
 	// sandbox nowhere.
 	programsNow = "/var/lib/moggy/current/root/usr/local/lib/moggy/services"
 	programsDir = "/usr/local/lib/moggy/services"
+	// programsInside is where a sandbox has them.
+	programsInside = "/moggy/services"
 )
 
-// volumes are those of all services, by name: a directory is made where a service
-// runs.
-func (n *Fleet) volumes() []object { return nil }
+// hostVolume is a directory of a node that a job may ask for by name.
+type hostVolume struct{ name, path string }
+
+// volumes are those of the programs that are placed on a node.
+func (n *Fleet) volumes(node fleet.NodeName) []hostVolume {
+	var out []hostVolume
+	for _, s := range n.hosts[node] {
+		if s.Image != "" || !slices.Contains(n.fleet.Places(s), node) {
+			continue
+		}
+		for _, v := range s.Volumes {
+			out = append(out, hostVolume{volumeName(s, v), volumeDir(s, v)})
+		}
+	}
+	return out
+}
 
 // Servers are the names of those that vote.
 func (n *Fleet) Servers() []fleet.NodeName {

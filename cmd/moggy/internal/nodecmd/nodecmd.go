@@ -59,7 +59,7 @@ Exit codes: 0 done, 1 not done, 75 another operator is at work on the node,
 		n.initCommand(), n.observeCommand(), n.missingCommand(), n.stageCommand(), n.packagesCommand(), n.pullCommand(),
 		n.activateCommand(), n.waitCommand(), n.confirmCommand(), n.backCommand(), n.inviteCommand(), n.examineCommand(),
 		n.guardCommand(), n.holdCommand(), n.historyCommand(), n.stepsCommand(), n.nextKeyCommand(),
-		n.authorityCommand(), n.secretCommand(),
+		n.authorityCommand(), n.secretCommand(), n.nomadCommand(),
 	)
 	return cmd
 }
