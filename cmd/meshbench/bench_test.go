@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,17 @@ func best(a, b series) float64 {
 		m = max(m, a[i]/b[i])
 	}
 	return m
+}
+
+// TestAsUnit: what is measured runs as the agent does.
+func TestAsUnit(t *testing.T) {
+	unit, err := os.ReadFile("../../internal/engine/agent/moggy-agent.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "\nTimerSlackNSec=" + strings.Replace(timerSlack.String(), "µ", "u", 1) + "\n"; !strings.Contains(string(unit), want) {
+		t.Errorf("the agent's unit lacks %q", want)
+	}
 }
 
 // TestNetnsSpeed is make bench-mesh in short: as many rounds as it takes, five at

@@ -93,8 +93,11 @@ func (w *world) agent(ctx context.Context, moggy string, n *node, c fleet.AgentC
 	}
 	socket := filepath.Join(dir, "agent.sock")
 	// An interface name of its own: wg(8)'s sockets are the whole machine's.
-	n.pid, err = w.start(ctx, n.name, moggy, "agent", "--config", filepath.Join(dir, "mesh.json"), "--key", filepath.Join(dir, "mesh.key"),
-		"--socket", socket, "--state", dir, "--interface", w.tag+n.name)
+	err = asUnit(func() (err error) {
+		n.pid, err = w.start(ctx, n.name, moggy, "agent", "--config", filepath.Join(dir, "mesh.json"), "--key", filepath.Join(dir, "mesh.key"),
+			"--socket", socket, "--state", dir, "--interface", w.tag+n.name)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -7,10 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // world is the namespaces, processes and files of one run. Each machine has a
@@ -102,6 +105,21 @@ func (w *world) start(ctx context.Context, name string, argv ...string) (int, er
 		_ = log.Close()
 	})
 	return c.Process.Pid, nil
+}
+
+// timerSlack is TimerSlackNSec= of the agent's systemd unit.
+const timerSlack = 200 * time.Microsecond
+
+// asUnit does what starts a program with the timer slack that systemd gives the
+// agent: it is inherited (prctl(2), PR_SET_TIMERSLACK).
+func asUnit(do func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0); err != nil {
+		return fmt.Errorf("timer slack: %w", err)
+	}
+	err := do()
+	return errors.Join(err, unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)) // the default again
 }
 
 func execute(argv ...string) error {
