@@ -179,7 +179,7 @@ func New(o Options) *Node {
 	if n.await == 0 {
 		n.await = 30 * time.Second
 	}
-	n.health = health.Machine{Run: o.Run, Hubs: n.otherHubs, Mesh: n.agent().Status, Reach: health.Knock}
+	n.health = health.Machine{Run: o.Run, Hubs: n.otherHubs, Mesh: n.agent().Status, Reach: health.Knock, Crashes: systemd.Hopeless(n.systemd)}
 	n.apart = func() bool { return !n.disk.SameMount(Dir, protocol.SystemdDir) }
 	return n
 }

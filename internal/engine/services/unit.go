@@ -121,7 +121,7 @@ func container(b *strings.Builder, s fleet.Service, here fleet.NodeLock) {
 		run = append(run, "--mount", fmt.Sprintf("type=volume,src=moggy-%s-%s,dst=%s", s.Name, v.Name, v.Path))
 	}
 	run = append(append(run, "--env-file", envPath(s.Name), s.Image), s.Args...)
-	remove := command([]string{docker, "rm", "--force", name})
+	remove := command([]string{"/bin/sh", "-c", "exec " + docker + " rm --force " + name + " >/dev/null 2>&1"})
 	fmt.Fprintf(b, "ExecStartPre=-%s\nExecStart=%s\n", remove, command(run))
 	fmt.Fprintf(b, "ExecStop=-%s\nExecStopPost=-%s\n", command([]string{docker, "stop", "--time", strconv.Itoa(grace), name}), remove)
 	fmt.Fprintf(b, "TimeoutStartSec=infinity\nTimeoutStopSec=%d\nEnvironment=HOME=/root\n", 2*grace)

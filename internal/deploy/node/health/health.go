@@ -33,6 +33,9 @@ type Machine struct {
 	// Reach says whether another machine answers at a mesh address: nil if so, a
 	// deadline's error if it says nothing.
 	Reach func(context.Context, netip.Addr) error
+	// Crashes says whether a unit keeps crashing: nobody waits for it any longer.
+	// Nil where nobody can tell.
+	Crashes func(context.Context, string) bool
 }
 
 const (
@@ -57,7 +60,7 @@ type Failure struct {
 
 // Error names the check and what was seen.
 func (f *Failure) Error() string {
-	return fmt.Sprintf("check %q: not within %s: %v", f.Check.Name, f.After, f.Seen)
+	return fmt.Sprintf("check %q: not within %s: %v", f.Check.Name, f.After.Round(100*time.Millisecond), f.Seen)
 }
 
 // Unwrap is what was seen.
@@ -91,6 +94,7 @@ func (m Machine) await(ctx context.Context, c fleet.Check) error {
 	again := time.NewTicker(every)
 	defer again.Stop()
 	var seen error
+	began := time.Now()
 	for {
 		err := m.Look(deadline, c)
 		if err == nil {
@@ -98,6 +102,9 @@ func (m Machine) await(ctx context.Context, c fleet.Check) error {
 		}
 		if seen == nil || deadline.Err() == nil { // the look that time cut short says less than the one before
 			seen = err
+		}
+		if c.Unit != "" && m.Crashes != nil && m.Crashes(deadline, c.Unit) {
+			return &Failure{c, fmt.Errorf("%s keeps crashing; %w", c.Unit, seen), time.Since(began)}
 		}
 		select {
 		case <-again.C:

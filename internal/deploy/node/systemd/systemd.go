@@ -77,3 +77,12 @@ func (u Status) Broken() string {
 
 // hopeless is how many crashes in a row are enough to stop waiting.
 const hopeless = 3
+
+// Hopeless says whether a unit keeps crashing: systemd has started it again so
+// often since somebody did that it will not run.
+func Hopeless(m Manager) func(context.Context, string) bool {
+	return func(ctx context.Context, unit string) bool {
+		states, err := m.Show(ctx, unit)
+		return err == nil && len(states) == 1 && states[0].Restarts >= 2*hopeless
+	}
+}
