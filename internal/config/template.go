@@ -79,6 +79,15 @@ node "first" {
 # a token: moggy token laptop
 # node "laptop" { site = site.home }
 
+# A service is a container, a program or a folder, run where it fits. Who asks
+# for its host is led to it by HTTPS, with a certificate.
+# service "web" {
+#   image  = "docker.io/traefik/whoami:v1.10"
+#   port   = 8080
+#   count  = 2 # never both on one node
+#   expose = { host = "NAME.example" }
+# }
+
 # Every node reaches every other. An allow closes the nodes it leads to, but for
 # whom it names.
 # allow "web" {
