@@ -77,7 +77,7 @@ func TestReferenceFleetRoles(t *testing.T) {
 // TestTemplateComments takes the comment signs off what the template offers:
 // that must be right too.
 func TestTemplateComments(t *testing.T) {
-	offered := regexp.MustCompile(`(?m)^( *)# (( *[a-z0-9]+ += |(site|node|allow) "|\}).*)$`)
+	offered := regexp.MustCompile(`(?m)^( *)# (( *[a-z0-9]+ += |(site|node|allow|service) "|\}).*)$`)
 	op := &fleet.Operator{Name: "nico", Key: operatorKey}
 	text := offered.ReplaceAll(Template("cats", op), []byte("$1$2"))
 	if n := bytes.Count(text, []byte("node \"")); n != 2 {
@@ -92,6 +92,7 @@ func TestTemplateComments(t *testing.T) {
 	want := []string{
 		`node "first": nodes could not reach each other: no node is a hub`,
 		`node "first": no node is left to be a server`,
+		`service "web": no node takes requests from outside`,
 	}
 	if diff := cmp.Diff(want, left); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, text)
