@@ -68,6 +68,6 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(a), newAgentCommand(a), newFirewallCommand(a), newCertsCommand(a), nodecmd.New(a.App, node.Systemctl{Run: node.RunCommand}))
+	root.AddCommand(newVersionCommand(a), newAgentCommand(a), newFirewallCommand(a), newCertsCommand(a), newIngressCommand(a), nodecmd.New(a.App, node.Systemctl{Run: node.RunCommand}))
 	return root
 }

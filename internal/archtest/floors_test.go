@@ -26,22 +26,23 @@ func floors() [][]string {
 		{"internal/config/source", "internal/pki"},
 		{
 			"internal/config", "internal/config/lock", "internal/plan", "internal/plan/rollout", "internal/status", "internal/doctor",
-			"internal/engine/agent", "internal/engine/firewall", "internal/engine/operators", "internal/engine/services",
+			"internal/engine/agent", "internal/engine/firewall", "internal/engine/ingress", "internal/engine/operators", "internal/engine/services", "internal/ingress/table",
 			"internal/mesh/path", "internal/mesh/relay", "internal/lab/topology",
 		},
 		{"internal/mesh/sim", "internal/engine/certs"},
 		{"internal/engine/nomad"},
 		// 2 adapters: they touch the world; those of many uses first
-		{"internal/nomad", "internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent"},
+		{"internal/nomad", "internal/deploy/node/command", "internal/deploy/node/disk", "internal/deploy/node/lock", "internal/deploy/node/report", "internal/deploy/node/ledger", "internal/deploy/node/agent", "internal/site"},
 		{
 			"internal/config/source/sourcetest", "internal/firewall", "internal/mesh/link", "internal/mesh/link/udp", "internal/certs",
 			"internal/deploy/node", "internal/deploy/node/examine", "internal/deploy/node/health", "internal/deploy/node/history", "internal/deploy/node/host", "internal/deploy/node/image", "internal/deploy/node/key",
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
+			"internal/ingress/probe", "internal/ingress/certstore",
 			"internal/deploy/ssh", "internal/deploy/cluster", "internal/deploy/node/authority", "internal/deploy/cargo",
 			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/names", "internal/lab/registry", "internal/lab/trust", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies
-		{"internal/mesh", "internal/deploy", "internal/lab"},
+		{"internal/mesh", "internal/deploy", "internal/ingress", "internal/lab"},
 		{"internal/lab/labtest", "internal/join", "internal/leave", "internal/supervise", "internal/operate"},
 		// 4
 		{"cmd/moggy/internal/cli"},

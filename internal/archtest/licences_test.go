@@ -20,6 +20,7 @@ func licences() []struct{ name, words string } {
 	return []struct{ name, words string }{
 		{"Apache-2.0", "Apache License"},
 		{"MPL-2.0", "Mozilla Public License"},
+		{"CC0-1.0", "CC0 1.0"},
 		{"ISC", "Permission to use, copy, modify, and/or distribute this software"},
 		{"MIT", "Permission is hereby granted, free of charge"},
 		{"BSD-3-Clause", "Neither the name"},

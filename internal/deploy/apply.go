@@ -190,7 +190,7 @@ func (d *Deployment) opener(n plan.NodePlan) func(fleet.Digest) (io.ReadCloser, 
 	return func(want fleet.Digest) (io.ReadCloser, int64, error) {
 		for _, hold := range []interface {
 			Open(fleet.Digest) (io.ReadCloser, int64, bool)
-		}{d.Binaries, d.Programs, d.Engines[nomadEngine]} {
+		}{d.Binaries, d.Programs, d.Engines[nomadEngine], d.Sites} {
 			if r, n, ok := hold.Open(want); ok {
 				return r, n, nil
 			}

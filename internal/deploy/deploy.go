@@ -32,6 +32,7 @@ type Deployment struct {
 	SSH      *ssh.Client
 	Binaries cargo.Binaries
 	Programs cargo.Programs // of the services
+	Sites    cargo.Sites    // likewise
 	Engines  map[string]cargo.Binaries
 	By       string // who is at work: "nico@laptop"
 	Version  string // of our own moggy
@@ -215,7 +216,7 @@ func (d *Deployment) Plan(ctx context.Context, seen map[fleet.NodeName]plan.Obse
 func (d *Deployment) compute(seen map[fleet.NodeName]plan.Observation, contents map[fleet.Digest]string, o Options) (*plan.Plan, error) {
 	lock := d.Lock()
 	return plan.Compute(plan.Input{
-		Fleet: d.Fleet, Lock: lock, Observed: seen, Contents: contents, Parts: Parts(d.Fleet, lock, d.Binaries, d.Programs, d.Engines),
+		Fleet: d.Fleet, Lock: lock, Observed: seen, Contents: contents, Parts: Parts(d.Fleet, lock, d.Binaries, d.Programs, d.Engines, d.Sites),
 		Binary: binaryPath, Moggy: d.Version, Only: o.Only, Soak: o.Soak,
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/engine/agent"
 	"github.com/moggyfleet/moggy/internal/engine/certs"
 	"github.com/moggyfleet/moggy/internal/engine/firewall"
+	"github.com/moggyfleet/moggy/internal/engine/ingress"
 	"github.com/moggyfleet/moggy/internal/engine/nomad"
 	"github.com/moggyfleet/moggy/internal/engine/operators"
 	"github.com/moggyfleet/moggy/internal/engine/services"
@@ -16,14 +17,14 @@ const nomadEngine = "nomad"
 
 // Parts asks every engine what it wants of each node. What is the same on all
 // of them is rendered once.
-func Parts(f *fleet.Fleet, l *fleet.Lock, b cargo.Binaries, p cargo.Programs, e map[string]cargo.Binaries) map[fleet.NodeName][]fleet.Part {
+func Parts(f *fleet.Fleet, l *fleet.Lock, b cargo.Binaries, p cargo.Programs, e map[string]cargo.Binaries, s cargo.Sites) map[fleet.NodeName][]fleet.Part {
 	mesh := agent.ConfigFile(agent.Config(f, l))
 	locks := make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
 	for _, n := range l.Nodes {
 		locks[n.Name] = n
 	}
 	trust, cluster := certs.ConfigFile(certs.NewConfig(f, l)), nomad.New(f, l, e[nomadEngine], p)
-	access, instances := firewall.New(f, l), services.New(f, l, p)
+	access, instances, https := firewall.New(f, l), services.New(f, l, p), ingress.New(f, l, s)
 	parts := make(map[fleet.NodeName][]fleet.Part, len(f.Nodes))
 	for _, n := range f.Nodes {
 		parts[n.Name] = []fleet.Part{
@@ -37,6 +38,9 @@ func Parts(f *fleet.Fleet, l *fleet.Lock, b cargo.Binaries, p cargo.Programs, e 
 			parts[n.Name] = append(parts[n.Name], part)
 		}
 		if part, some := instances.Part(n.Name); some {
+			parts[n.Name] = append(parts[n.Name], part)
+		}
+		if part, some := https.Part(n.Name, agent.BinaryPath); some {
 			parts[n.Name] = append(parts[n.Name], part)
 		}
 	}

@@ -273,7 +273,7 @@ func newScene(t *testing.T) *scene {
 	if err := s.d.Open(l); err != nil {
 		t.Fatal(err)
 	}
-	parts := Parts(f, s.d.Lock(), binaries, nil, nil)
+	parts := Parts(f, s.d.Lock(), binaries, nil, nil, nil)
 	for _, n := range f.Nodes {
 		m, _, err := plan.Assemble(f.Name, n.Name, parts[n.Name])
 		if err != nil {

@@ -46,6 +46,10 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 	if err != nil {
 		return nil, nil, err
 	}
+	sites, err := cargo.FindSites(filepath.Dir(a.Files[0]), f.Services)
+	if err != nil {
+		return nil, nil, err
+	}
 	engines := make(map[string]cargo.Binaries)
 	if f.Scheduler == fleet.Nomad {
 		if engines["nomad"], err = cargo.FindEngine("nomad", engineDirs(exe)...); err != nil {
@@ -61,7 +65,7 @@ func (a *App) NewDeployment(f *fleet.Fleet, save func(*fleet.Lock) error) (*depl
 		names = append(names, string(n.Name))
 	}
 	return &deploy.Deployment{
-		Fleet: f, SSH: client, Binaries: binaries, Programs: programs, Engines: engines, By: Whoami(), Version: a.Version,
+		Fleet: f, SSH: client, Binaries: binaries, Programs: programs, Sites: sites, Engines: engines, By: Whoami(), Version: a.Version,
 		Commit:   sync.OnceValue(func() string { return commitOf(context.Background(), a.Files) }),
 		Progress: a.Board(names...),
 		Accept:   a.askHostKey(),
