@@ -7,9 +7,11 @@ require (
 	github.com/aymanbagabas/go-udiff v0.4.1 // differences inside files, in plan; MIT, BSD-3
 	github.com/caddyserver/caddy/v2 v2.11.9 // the engine of the ingress: HTTP/1 to 3, TLS, reverse proxy; Apache-2.0
 	github.com/caddyserver/certmagic v0.25.6 // certificates by ACME, on many nodes at once; Apache-2.0
+	github.com/florianl/go-nfqueue/v2 v2.0.2 // the lab's slow lines: packets that are held back; MIT
 	github.com/google/go-containerregistry v0.21.0 // the lab's registry of container images; Apache-2.0
 	github.com/google/renameio/v2 v2.0.2 // files that are whole after a power loss; Apache-2.0
 	github.com/hashicorp/hcl/v2 v2.25.0 // the language of fleet.hcl, with positions; MPL-2.0
+	github.com/mdlayher/netlink v1.7.2 // a setting of the former's socket; MIT
 	github.com/miekg/dns v1.1.73 // DNS messages and servers; BSD-3
 	github.com/hashicorp/nomad/api v0.0.0-20260907080526-08ef8f3d26da // jobs, and the API they go through; MPL-2.0
 	github.com/spf13/cobra v1.10.2 // commands, their help, completion that knows nodes; Apache-2.0
@@ -60,7 +62,6 @@ require (
 	github.com/hashicorp/go-rootcerts v1.0.2 // indirect
 	
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/aryann/difflib v0.0.0-20210328193216-ff5ff6dc229b // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/bits-and-blooms/bitset v1.25.0 // indirect
@@ -98,6 +99,7 @@ require (
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/pgx/v5 v5.11.0 // indirect
 	github.com/jackc/puddle/v2 v2.2.2 // indirect
+	github.com/josharian/native v1.1.0 // indirect
 	github.com/klauspost/compress v1.20.1 // indirect
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
@@ -105,9 +107,11 @@ require (
 	github.com/manifoldco/promptui v0.9.0 // indirect
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
+	github.com/mdlayher/socket v0.4.1 // indirect
 	github.com/mgutz/ansi v0.0.0-20200706080929-d51e80ef957d // indirect
 	github.com/mholt/acmez/v3 v3.1.7 // indirect
 	github.com/mitchellh/copystructure v1.2.0 // indirect
+	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/mitchellh/go-ps v1.0.0 // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
 	github.com/mitchellh/reflectwalk v1.0.2 // indirect

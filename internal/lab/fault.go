@@ -43,7 +43,8 @@ func (s *session) switchServer(ctx context.Context, server topology.Server, on b
 	return space.Rules(ctx, s.full(topology.Mirror), s.net.ServerRules(s.state.Off))
 }
 
-// Heal undoes every fault that has the named node or site on one side, and
+// Heal undoes every fault that has the named node or site on one side, and its
+// delay, and
 // boots the node, or the site's nodes, if they are off. A server of the internet
 // it puts back.
 func (l *Lab) Heal(ctx context.Context, name string, p Progress) error {
@@ -57,6 +58,9 @@ func (l *Lab) Heal(ctx context.Context, name string, p Progress) error {
 	}
 	who, err := s.net.Party(name)
 	if err != nil {
+		return err
+	}
+	if err := s.applyDelays(ctx, slices.DeleteFunc(slices.Clone(s.state.Delays), func(d topology.Delay) bool { return d.Of == who })); err != nil {
 		return err
 	}
 	s.state.Faults = slices.DeleteFunc(s.state.Faults, func(f topology.Fault) bool { return f.Touches(who) })

@@ -28,7 +28,8 @@ import (
 )
 
 // internet is what the lab's internet serves, but for the certificate authority
-// behind its front: packages, names, images.
+// behind its front: packages, names, images. It also holds packets back where a
+// line is to be slow.
 type internet struct {
 	run []func(context.Context) error
 	all []io.Closer // listeners
@@ -47,15 +48,15 @@ func (s *session) listen() (_ *internet, err error) {
 	if err != nil {
 		return nil, err
 	}
-	zone := &zone{lab: s.Lab}
-	if _, err := zone.read(); err != nil {
+	now := &live{lab: s.Lab}
+	if _, err := now.read(); err != nil {
 		return nil, err
 	}
-	dns, err := names.Listen(zone.now, present(s.net.Servers[topology.DNS])...)
+	dns, err := names.Listen(now.names, present(s.net.Servers[topology.DNS])...)
 	if err != nil {
 		return nil, err
 	}
-	i.run = append(i.run, dns.Run)
+	i.run = append(i.run, dns.Run, now.holdBack)
 	secured := &tls.Config{GetCertificate: authority.Certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	for _, front := range []struct {
 		server  topology.Server
@@ -148,37 +149,41 @@ func (s *session) acmeFront(authority *trust.Authority) http.Handler {
 	}
 }
 
-// zone is what names lead to, read anew when the lab has changed.
-type zone struct {
+// live is a lab as it is now: read anew when it has changed.
+type live struct {
 	lab *Lab
 
 	mu   sync.Mutex
 	seen os.FileInfo
-	last names.Zone
+	last *session
+	zone names.Zone
 }
 
-// now is the zone as the lab is now. While it cannot be read, it is as before.
-func (z *zone) now() names.Zone {
-	last, _ := z.read()
-	return last
+// names are what leads where now. While that cannot be read, it is as before.
+func (l *live) names() names.Zone {
+	_, _ = l.read()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.zone
 }
 
-func (z *zone) read() (names.Zone, error) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	st, err := os.Stat(z.lab.run("state.json"))
+// read returns the lab, which is not to be changed.
+func (l *live) read() (*session, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st, err := os.Stat(l.lab.run("state.json"))
 	if err != nil {
-		return z.last, err
+		return nil, err
 	}
-	if z.seen != nil && os.SameFile(st, z.seen) && st.ModTime().Equal(z.seen.ModTime()) {
-		return z.last, nil
+	if l.seen != nil && os.SameFile(st, l.seen) && st.ModTime().Equal(l.seen.ModTime()) {
+		return l.last, nil
 	}
-	s := &session{Lab: z.lab}
+	s := &session{Lab: l.lab}
 	if err := s.load(); err != nil {
-		return z.last, err
+		return nil, err
 	}
-	z.seen, z.last = st, zoneOf(s.state.Fleet, s.net)
-	return z.last, nil
+	l.seen, l.last, l.zone = st, s, zoneOf(s.state.Fleet, s.net)
+	return s, nil
 }
 
 // zoneOf is what the names of a lab's internet lead to: the servers there, and

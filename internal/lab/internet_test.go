@@ -94,6 +94,7 @@ func TestLabInternet(t *testing.T) {
 			t.Errorf("a registry that was healed: exit code %d, %s", code, got)
 		}
 	})
+	t.Run("delay", func(t *testing.T) { slowly(t, l) })
 	t.Run("certificate", func(t *testing.T) { certificate(t, l) })
 }
 

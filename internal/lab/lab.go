@@ -122,6 +122,7 @@ type state struct {
 	Faults    []topology.Fault        `json:"faults"`    // in the order they were made
 	Symmetric map[fleet.NodeName]bool `json:"symmetric"` // nodes behind a symmetric NAT
 	Off       []topology.Server       `json:"off"`       // servers of the internet that are failed
+	Delays    []topology.Delay        `json:"delays"`
 }
 
 // session is a lab that is up, as one command sees it.

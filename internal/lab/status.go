@@ -62,6 +62,11 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 				n.Faults = append(n.Faults, text)
 			}
 		}
+		for _, d := range s.state.Delays {
+			if d.Of.Node == place.Node || d.Of.Node == "" && d.Of.Site == place.Site {
+				n.Faults = append(n.Faults, fmt.Sprintf("held %v", d.For))
+			}
+		}
 		out.Nodes = append(out.Nodes, n)
 	}
 	for _, server := range topology.Servers() {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -115,6 +116,31 @@ way; with one name, of everything that one sends or is sent. 0% ends it.`,
 				return err
 			}
 			return theLab.Lose(cmd.Context(), args[0], second(args[:len(args)-1]), permille)
+		},
+	}
+}
+
+func newDelayCommand(l *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delay NODE|SITE DURATION",
+		Short: "Hold every packet of a node or a site for a while",
+		Long: `Delay holds every packet that a node or a site sends to or gets from beyond its
+site's router for that long, each way, in the order they came. 0 ends it, and lets
+go at once of those that are held. A node's delay counts more than its site's.`,
+		Example: `  moggy lab delay london 300ms
+  moggy lab delay london 0`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: l.completeNode(1, true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := time.ParseDuration(args[1])
+			if err != nil {
+				return fmt.Errorf("%q: not a duration such as 300ms", args[1])
+			}
+			theLab, err := l.open()
+			if err != nil {
+				return err
+			}
+			return theLab.Delay(cmd.Context(), args[0], d)
 		},
 	}
 }

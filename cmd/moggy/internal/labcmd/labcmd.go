@@ -55,7 +55,7 @@ can be up side by side.`,
 	cmd.AddCommand(
 		newUpCommand(l), newDownCommand(l), newStatusCommand(l),
 		newRunCommand(l), newCurlCommand(l), newExecCommand(l), newSSHCommand(l), newCopyCommand(l),
-		newFailCommand(l), newHealCommand(l), newCutCommand(l), newLossCommand(l), newNATCommand(l), newDrillCommand(l),
+		newFailCommand(l), newHealCommand(l), newCutCommand(l), newLossCommand(l), newDelayCommand(l), newNATCommand(l), newDrillCommand(l),
 		newServeCommand(l),
 	)
 	return cmd
