@@ -79,7 +79,7 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 func runAgent(ctx context.Context, opt mesh.Options) error {
 	debug.SetGCPercent(agentGOGC)
 	debug.SetMemoryLimit(agentMemory)
-	opt.Notify = notifySystemd
+	opt.Notify = ready
 	opt.NoOffload = os.Getenv("MOGGY_NO_OFFLOAD") == "1"
 	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil {
 		opt.Watchdog = time.Duration(usec) * time.Microsecond / 2

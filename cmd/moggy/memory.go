@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/ingresscmd"
 )
 
 // dropCode gives back the pages of our own program that were only looked at while it
@@ -34,4 +38,20 @@ func dropCode() {
 		}
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED) // it is no harm where they stay
 	}
+}
+
+// newIngressCommand is the ingress, which logs as the agent does.
+func newIngressCommand(a *app) *cobra.Command {
+	log := func() *slog.Logger {
+		return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	}
+	return ingresscmd.New(a.App, log, ready)
+}
+
+// ready tells systemd that a daemon serves, and drops what only its start needed.
+func ready(state string) {
+	if state == "READY=1" {
+		dropCode()
+	}
+	notifySystemd(state)
 }

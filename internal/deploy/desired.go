@@ -19,16 +19,12 @@ const nomadEngine = "nomad"
 // of them is rendered once.
 func Parts(f *fleet.Fleet, l *fleet.Lock, b cargo.Binaries, p cargo.Programs, e map[string]cargo.Binaries, s cargo.Sites) map[fleet.NodeName][]fleet.Part {
 	mesh := agent.ConfigFile(agent.Config(f, l))
-	locks := make(map[fleet.NodeName]fleet.NodeLock, len(l.Nodes))
-	for _, n := range l.Nodes {
-		locks[n.Name] = n
-	}
 	trust, cluster := certs.ConfigFile(certs.NewConfig(f, l)), nomad.New(f, l, e[nomadEngine], p)
 	access, instances, https := firewall.New(f, l), services.New(f, l, p), ingress.New(f, l, s)
 	parts := make(map[fleet.NodeName][]fleet.Part, len(f.Nodes))
 	for _, n := range f.Nodes {
 		parts[n.Name] = []fleet.Part{
-			agent.Part(mesh, b.File(locks[n.Name].Arch)),
+			agent.Part(mesh, b.File(l.Node(n.Name).Arch)),
 			operators.Part(f, n),
 		}
 		if f.Scheduler == fleet.Nomad {

@@ -1,4 +1,6 @@
-package main
+// Package ingresscmd is `moggy ingress`: the daemon on an ingress node, what systemd
+// runs before it, and what it says of itself. The work is package ingress'.
+package ingresscmd
 
 import (
 	"context"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/ingress"
@@ -23,14 +26,15 @@ import (
 	"github.com/moggyfleet/moggy/internal/mesh/wire"
 )
 
-// ingressMemory is where the collector of the ingress works harder, in bytes: agent
+// memory is where the collector of the ingress works harder, in bytes: agent
 // and ingress together stay under 120 MB.
-const ingressMemory = 72 << 20
+const memory = 72 << 20
 
-const ingressSecrets = "/run/moggy-ingress/secrets"
+const secretsPath = "/run/moggy-ingress/secrets"
 
-func newIngressCommand(a *app) *cobra.Command {
-	opt := ingress.Options{Version: version, HTTPPort: 80, HTTPSPort: 443}
+// New is the command. The daemon writes to log, and calls ready when it serves.
+func New(a *cli.App, log func() *slog.Logger, ready func(string)) *cobra.Command {
+	opt := ingress.Options{Version: a.Version, HTTPPort: 80, HTTPSPort: 443, Notify: ready}
 	cmd := &cobra.Command{
 		Use:   "ingress",
 		Short: "Answer HTTPS for the fleet's services (run by systemd)",
@@ -43,28 +47,24 @@ read again, and needs no scheduler, no operator and no other node. What it knows
 is at /run/moggy-ingress/ingress.sock; "moggy ingress status" shows it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opt.Log = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
-			return runIngress(cmd.Context(), opt)
+			opt.Log = log()
+			return run(cmd.Context(), opt)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opt.ConfigPath, "config", fleet.IngressConfigPath, "the routes, as moggy apply writes them (`file`)")
-	flags.StringVar(&opt.SecretsPath, "secrets", ingressSecrets, "what this node shares with each other ingress node (`file`)")
+	flags.StringVar(&opt.SecretsPath, "secrets", secretsPath, "what this node shares with each other ingress node (`file`)")
 	flags.StringVar(&opt.SocketPath, "socket", fleet.IngressSocket, "where to answer questions (`path`)")
 	flags.StringVar(&opt.StateDir, "state", os.Getenv("STATE_DIRECTORY"), "where certificates are kept (`directory`)")
 	flags.StringVar(&opt.SitesDir, "sites", fleet.SitesDir, "where the folders of static services are (`directory`)")
 	flags.IntVar(&opt.HTTPPort, "http-port", opt.HTTPPort, "`port` of HTTP, which leads to HTTPS")
 	flags.IntVar(&opt.HTTPSPort, "https-port", opt.HTTPSPort, "`port` of HTTPS")
-	cmd.AddCommand(newIngressKeysCommand(), newIngressStatusCommand(a))
+	cmd.AddCommand(newKeysCommand(), newStatusCommand(a))
 	return cmd
 }
 
-func runIngress(ctx context.Context, opt ingress.Options) error {
-	debug.SetMemoryLimit(ingressMemory)
-	opt.Notify = func(state string) {
-		dropCode()
-		notifySystemd(state)
-	}
+func run(ctx context.Context, opt ingress.Options) error {
+	debug.SetMemoryLimit(memory)
 	if opt.StateDir == "" {
 		return hint.New("the ingress does not know where to keep certificates", "systemctl start moggy-ingress, or give --state a directory")
 	}
@@ -84,25 +84,25 @@ func runIngress(ctx context.Context, opt ingress.Options) error {
 	return err
 }
 
-// newIngressKeysCommand is what systemd runs as root before the ingress: the
+// newKeysCommand is what systemd runs as root before the ingress: the
 // ingress, which the internet talks to, is not to see the mesh's private key.
-func newIngressKeysCommand() *cobra.Command {
+func newKeysCommand() *cobra.Command {
 	var config, key, out string
 	cmd := &cobra.Command{
 		Use:    "keys",
 		Short:  "Derive what this node shares with each other ingress node (run by systemd)",
 		Args:   cobra.NoArgs,
 		Hidden: true,
-		RunE:   func(*cobra.Command, []string) error { return writeIngressKeys(config, key, out) },
+		RunE:   func(*cobra.Command, []string) error { return writeKeys(config, key, out) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&config, "config", fleet.IngressConfigPath, "the routes, as moggy apply writes them (`file`)")
 	flags.StringVar(&key, "key", "/var/lib/moggy/keys/mesh.key", "this node's private key (`file`)")
-	flags.StringVar(&out, "out", ingressSecrets, "where to write it, for the owner of the directory alone (`file`)")
+	flags.StringVar(&out, "out", secretsPath, "where to write it, for the owner of the directory alone (`file`)")
 	return cmd
 }
 
-func writeIngressKeys(config, key, out string) error {
+func writeKeys(config, key, out string) error {
 	text, err := os.ReadFile(config)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func writeForOwner(path string, text []byte) error {
 	return f.CloseAtomicallyReplace()
 }
 
-func newIngressStatusCommand(a *app) *cobra.Command {
+func newStatusCommand(a *cli.App) *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
 		Use:   "status",
