@@ -43,6 +43,9 @@ type Rules struct {
 	locks  map[fleet.NodeName]fleet.NodeLock
 	about  map[fleet.NodeName][]int  // the allows that lead to a node, in order
 	doors  map[fleet.NodeName][]door // of services on a node
+	// votes are the servers of Nomad, which every node must reach: by certificates
+	// and a shared key Nomad judges itself who may what.
+	votes map[fleet.NodeName]bool
 }
 
 // door is the TCP port of a service's instance.
@@ -76,7 +79,7 @@ type rules struct {
 
 // New prepares the fleet's rules.
 func New(f *fleet.Fleet, l *fleet.Lock) *Rules {
-	r := &Rules{about: make(map[fleet.NodeName][]int), doors: make(map[fleet.NodeName][]door)}
+	r := &Rules{about: make(map[fleet.NodeName][]int), doors: make(map[fleet.NodeName][]door), votes: make(map[fleet.NodeName]bool)}
 	for _, s := range f.Services {
 		if s.Port == 0 {
 			continue
@@ -100,6 +103,9 @@ func New(f *fleet.Fleet, l *fleet.Lock) *Rules {
 		}
 		if roles[n.Name].Ingress {
 			entry = append(entry, n)
+		}
+		if f.Scheduler == fleet.Nomad && roles[n.Name].Server {
+			r.votes[n.Name] = true
 		}
 	}
 	r.hubs, r.entry = r.set("hubs", hubs), r.set("ingress", entry)
@@ -234,6 +240,12 @@ func (r *Rules) render(n fleet.Node) (rules, bool) {
 	return rules{[]byte(b.String()), mark}, true
 }
 
+// nomadPorts are where servers sign certificates (TCP 4645), Nomad's API, its RPC,
+// and its gossip, of both protocols (Nomad's documentation, "Ports used").
+func nomadPorts() []fleet.Ports {
+	return []fleet.Ports{{Protocol: fleet.TCP, First: 4645, Last: 4648}, {Protocol: fleet.UDP, First: 4648, Last: 4648}}
+}
+
 // portsOf are the ports of doors, as nft writes them; those that are exposed, or
 // all.
 func portsOf(doors []door, exposed bool) []match {
@@ -295,6 +307,9 @@ func (r *Rules) closed(b *strings.Builder, n fleet.Node, about []int, doors []do
 	permit(b, r.hubs, false, []match{ssh}, "ssh: the operators' way in")
 	if len(exposed) > 0 {
 		permit(b, r.entry, false, exposed, "services that are exposed: from the ingress")
+	}
+	if r.votes[n.Name] {
+		permit(b, set{}, true, matches(nomadPorts()), "Nomad: its clients and servers")
 	}
 	for _, i := range about {
 		a := r.allows[i]

@@ -189,7 +189,6 @@ func (n *Fleet) config(node fleet.Node, have fleet.NodeLock, server bool) []byte
 				"extra_labels":     []string{"job_name", "task_name"},
 			}}},
 			{"raw_exec": object{"config": object{"enabled": false}}},
-			{"java": object{"config": object{}}},
 		},
 		"telemetry": object{
 			"collection_interval": "10s", "disable_hostname": true, "prometheus_metrics": true,
