@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -9,6 +10,7 @@ import (
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/labcmd"
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/nodecmd"
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/nomadcmd"
 	"github.com/moggyfleet/moggy/internal/deploy/node"
 )
 
@@ -58,7 +60,7 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 	}{
 		{"The file:", []*cobra.Command{newInitCommand(a), newCheckCommand(a), newFmtCommand(a)}},
 		{"Its services:", []*cobra.Command{newLogsCommand(a), newRestartCommand(a), newExecCommand(a)}},
-		{"The fleet:", []*cobra.Command{newPlanCommand(a), newApplyCommand(a), newRollbackCommand(a), newRotateCommand(a), newStatusCommand(a), newPathCommand(a), newDoctorCommand(a), newHistoryCommand(a), newAdoptCommand(a), newSSHCommand(a), newNomadCommand(a), newTokenCommand(a), newJoinCommand(a), newForgetCommand(a), newLeaveCommand(a)}},
+		{"The fleet:", []*cobra.Command{newPlanCommand(a), newApplyCommand(a), newRollbackCommand(a), newRotateCommand(a), newStatusCommand(a), newPathCommand(a), newDoctorCommand(a), newHistoryCommand(a), newAdoptCommand(a), newSSHCommand(a), nomadcmd.New(a.App), newTokenCommand(a), newJoinCommand(a), newForgetCommand(a), newLeaveCommand(a)}},
 		{"To rehearse:", []*cobra.Command{labcmd.New(a.App)}},
 	}
 	for _, g := range groups {
@@ -68,6 +70,11 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(a), newAgentCommand(a), newFirewallCommand(a), newCertsCommand(a), newIngressCommand(a), nodecmd.New(a.App, node.Systemctl{Run: node.RunCommand}))
+	root.AddCommand(newVersionCommand(a), newAgentCommand(a), newFirewallCommand(a), nomadcmd.NewCerts(a.log), newIngressCommand(a), nodecmd.New(a.App, node.Systemctl{Run: node.RunCommand}))
 	return root
+}
+
+// log is where a daemon of ours writes.
+func (a *app) log() *slog.Logger {
+	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/nomadcmd"
 	"github.com/moggyfleet/moggy/internal/deploy"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -129,7 +130,7 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 	if err := a.showPlan(p, !f.noDiff && !f.yes); err != nil {
 		return err
 	}
-	jobs, err := a.planJobs(ctx, d, p.Changes(), !f.noDiff && !f.yes)
+	jobs, err := nomadcmd.Plan(ctx, a.App, d, p.Changes(), !f.noDiff && !f.yes)
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (a *app) carryOut(ctx context.Context, d *deploy.Deployment, p *plan.Plan, 
 			return p, a.stopped(err)
 		}
 	}
-	return p, a.applyJobs(ctx, d)
+	return p, nomadcmd.Apply(ctx, d)
 }
 
 // watched adds what a Ctrl-C does: the first ends ctx, the second everything.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moggyfleet/moggy/cmd/moggy/internal/cli"
+	"github.com/moggyfleet/moggy/cmd/moggy/internal/nomadcmd"
 	"github.com/moggyfleet/moggy/internal/deploy"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
@@ -73,7 +74,7 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 					return err
 				}
 			}
-			jobs, err := a.planJobs(cmd.Context(), d, p.Changes(), !noDiff)
+			jobs, err := nomadcmd.Plan(cmd.Context(), a.App, d, p.Changes(), !noDiff)
 			if err != nil {
 				return err
 			}

@@ -46,7 +46,7 @@ func floors() [][]string {
 		{"internal/lab/labtest", "internal/join", "internal/leave", "internal/supervise", "internal/operate"},
 		// 4
 		{"cmd/moggy/internal/cli"},
-		{"cmd/moggy/internal/ingresscmd", "cmd/moggy/internal/labcmd", "cmd/moggy/internal/nodecmd"},
+		{"cmd/moggy/internal/ingresscmd", "cmd/moggy/internal/labcmd", "cmd/moggy/internal/nodecmd", "cmd/moggy/internal/nomadcmd"},
 		{"cmd/moggy", "cmd/meshbench"},
 	}
 }

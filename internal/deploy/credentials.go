@@ -83,11 +83,7 @@ func (d *Deployment) Jobs(ctx context.Context) (*cluster.Jobs, []*api.Job, error
 	}
 	lock := d.Lock()
 	want := nomad.New(d.Fleet, lock, d.Engines[nomadEngine], d.Programs).Jobs()
-	servers := slices.DeleteFunc(cluster.Servers(d.Fleet, lock), func(n fleet.NodeName) bool { return lock.Node(n).Generation == 0 })
-	if len(servers) == 0 {
-		return nil, want, nil
-	}
-	j, err := cluster.Connect(ctx, d.Fleet.Name, servers, func(ctx context.Context, n fleet.NodeName, in io.Reader, out io.Writer) error {
+	j, err := cluster.Connect(ctx, d.Fleet, lock, func(ctx context.Context, n fleet.NodeName, in io.Reader, out io.Writer) error {
 		t := d.target(n)
 		return said(t.run.Run(ctx, n, ssh.Command{Args: t.command("nomad"), Stdin: in, Stdout: out}))
 	})

@@ -37,10 +37,14 @@ type Jobs struct {
 	done  func()
 }
 
-// Connect finds a server that answers. Whoever has Jobs closes it.
-func Connect(ctx context.Context, f fleet.Name, servers []fleet.NodeName, run Pipe) (*Jobs, error) {
+// Connect finds a server that answers. There are no Jobs where no server has a
+// generation yet. Whoever has Jobs closes it.
+func Connect(ctx context.Context, f *fleet.Fleet, l *fleet.Lock, run Pipe) (*Jobs, error) {
 	var failed []error
-	for _, s := range servers {
+	for _, s := range Servers(f, l) {
+		if l.Node(s).Generation == 0 {
+			continue
+		}
 		c, done, err := client.Client(func(context.Context) (net.Conn, error) { return dial(ctx, s, run), nil })
 		if err != nil {
 			return nil, err
@@ -49,7 +53,7 @@ func Connect(ctx context.Context, f fleet.Name, servers []fleet.NodeName, run Pi
 		_, err = c.Operator().RaftGetConfiguration((&api.QueryOptions{}).WithContext(try))
 		stop()
 		if err == nil {
-			return &Jobs{api: c, fleet: f, done: done}, nil
+			return &Jobs{api: c, fleet: f.Name, done: done}, nil
 		}
 		done()
 		failed = append(failed, fmt.Errorf("nomad on %s: %w", s, cause(err)))

@@ -1,4 +1,7 @@
-package main
+// Package nomadcmd is moggy nomad and moggy certs, and what plan and apply say of
+// the services that Nomad runs. What is done is internal/deploy/cluster's and
+// internal/certs'.
+package nomadcmd
 
 import (
 	"context"
@@ -16,7 +19,8 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 )
 
-func newNomadCommand(a *app) *cobra.Command {
+// New is moggy nomad.
+func New(a *cli.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "nomad ARG...",
 		Short: "Run Nomad's own command line on a server, with address, certificate and token",
@@ -43,7 +47,7 @@ certificate and the token that may do all. None of them comes to your machine.`,
 					failed = append(failed, fmt.Errorf("%s: %w", name, err))
 					continue
 				}
-				return a.through(cmd.Context(), argv)
+				return through(cmd.Context(), a, argv)
 			}
 			if len(failed) == 0 {
 				return hint.New("no server of this fleet has been met yet", "moggy apply")
@@ -62,7 +66,7 @@ func nomadLine(f *fleet.Fleet, name fleet.NodeName, args []string) []string {
 }
 
 // through runs a command with our own input and output, and ends as it does.
-func (a *app) through(ctx context.Context, argv []string) error {
+func through(ctx context.Context, a *cli.App, argv []string) error {
 	run := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	run.Stdin, run.Stdout, run.Stderr = os.Stdin, a.Stdout, a.Stderr
 	err := run.Run()
@@ -73,10 +77,10 @@ func (a *app) through(ctx context.Context, argv []string) error {
 	return err
 }
 
-// planJobs shows what would become of the services on Nomad, and says whether
+// Plan shows what would become of the services on Nomad, and says whether
 // anything would. Where the nodes change anyway, a Nomad that cannot be asked yet
 // is one that the change may mend.
-func (a *app) planJobs(ctx context.Context, d *deploy.Deployment, nodes, diffs bool) (bool, error) {
+func Plan(ctx context.Context, a *cli.App, d *deploy.Deployment, nodes, diffs bool) (bool, error) {
 	jobs, want, err := d.Jobs(ctx)
 	if err != nil && nodes {
 		fmt.Fprintf(a.Stderr, "What becomes of the services on Nomad is to be seen after that: %v\n", err)
@@ -113,8 +117,8 @@ func (a *app) planJobs(ctx context.Context, d *deploy.Deployment, nodes, diffs b
 	return len(changes) > 0, nil
 }
 
-// applyJobs makes Nomad run what the file says.
-func (a *app) applyJobs(ctx context.Context, d *deploy.Deployment) error {
+// Apply makes Nomad run what the file says.
+func Apply(ctx context.Context, d *deploy.Deployment) error {
 	jobs, want, err := d.Jobs(ctx)
 	if err != nil || jobs == nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package nomadcmd
 
 import (
 	"context"
@@ -17,7 +17,8 @@ import (
 	engine "github.com/moggyfleet/moggy/internal/engine/certs"
 )
 
-func newCertsCommand(a *app) *cobra.Command {
+// NewCerts is moggy certs; log is what its lines are written with.
+func NewCerts(log func() *slog.Logger) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "certs",
 		Short: "Keep this node's certificates fresh (run by systemd)",
@@ -25,11 +26,11 @@ func newCertsCommand(a *app) *cobra.Command {
 know each other. A server signs its own, and those of the others, who ask it over
 the mesh; each is good for three days and renewed after one.`,
 	}
-	cmd.AddCommand(newCertsRunCommand(a), newCertsExecCommand())
+	cmd.AddCommand(newRunCommand(log), newExecCommand())
 	return cmd
 }
 
-func newCertsRunCommand(a *app) *cobra.Command {
+func newRunCommand(log func() *slog.Logger) *cobra.Command {
 	o := certs.Options{Now: time.Now}
 	var config, key string
 	cmd := &cobra.Command{
@@ -37,7 +38,7 @@ func newCertsRunCommand(a *app) *cobra.Command {
 		Short: "Renew them, and sign others' where this node is a server",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Log = slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+			o.Log = log()
 			text, err := os.ReadFile(config)
 			if err != nil {
 				return err
@@ -61,7 +62,7 @@ func newCertsRunCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-func newCertsExecCommand() *cobra.Command {
+func newExecCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exec -- PROGRAM [ARG...]",
 		Short: "Wait for this node's certificate, then become a program that needs it",
