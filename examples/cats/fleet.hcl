@@ -48,3 +48,21 @@ node "miki" {
 node "ari" { site = site.london }
 node "ziggy" { site = site.london }
 node "bianco" { site = site.madrid }
+
+# What runs on them. The website is a container on the laptops, behind two
+# carriers' NATs; whoever asks for it comes in at any of the three servers.
+service "web" {
+  image  = "registry.cats.example/web:1.4.2"
+  env    = { TITLE = "The cats" }
+  port   = 8080
+  count  = 2
+  on     = [site.madrid, site.london]
+  health = "/healthz"
+  expose = { host = "cats.example" }
+}
+
+# A folder, which the three servers serve.
+service "blog" {
+  static = "./blog"
+  expose = { host = "blog.cats.example" }
+}
