@@ -14,7 +14,7 @@ moggy=$(realpath "$1") fleet=$(realpath "$2")
 name=$(basename "$(dirname "$fleet")")
 work=${MOGGY_UP_DIR:-/var/tmp/moggy-up-$name}
 mkdir -p "$work"
-cp "$fleet" "$work/fleet.hcl"
+cp -a "$(dirname "$fleet")/." "$work/"; [ "$(basename "$fleet")" = fleet.hcl ] || mv "$work/$(basename "$fleet")" "$work/fleet.hcl"
 cd "$work"
 
 started=$SECONDS
