@@ -41,8 +41,12 @@ const (
 )
 
 // services draws what each node said of its instances, and names what is wrong
-// with them.
+// with them. Where Nomad runs them, it alone knows: no node is missed that has
+// none.
 func (s *Fleet) services(f *fleet.Fleet, answers map[fleet.NodeName]Answer, now time.Time) {
+	if f.Scheduler == fleet.Nomad {
+		return
+	}
 	for _, svc := range f.Services {
 		out := Service{Name: svc.Name, Want: svc.Count}
 		for _, r := range svc.Expose {
