@@ -60,7 +60,7 @@ only, and never where NO_COLOR is set. Errors end in a hint: what to do next.`,
 	}{
 		{"The file:", []*cobra.Command{newInitCommand(a), newCheckCommand(a), newFmtCommand(a)}},
 		{"Its services:", []*cobra.Command{newLogsCommand(a), newRestartCommand(a), newExecCommand(a)}},
-		{"The fleet:", []*cobra.Command{newPlanCommand(a), newApplyCommand(a), newRollbackCommand(a), newRotateCommand(a), newStatusCommand(a), newPathCommand(a), newDoctorCommand(a), newHistoryCommand(a), newAdoptCommand(a), newSSHCommand(a), nomadcmd.New(a.App), newTokenCommand(a), newJoinCommand(a), newForgetCommand(a), newLeaveCommand(a)}},
+		{"The fleet:", []*cobra.Command{newPlanCommand(a), newApplyCommand(a), newRollbackCommand(a), newRotateCommand(a), newStatusCommand(a), newPathCommand(a), newDoctorCommand(a), newHistoryCommand(a), newAdoptCommand(a), newSSHCommand(a), nomadcmd.New(a.App), nomadcmd.NewCA(a.App), newTokenCommand(a), newJoinCommand(a), newForgetCommand(a), newLeaveCommand(a)}},
 		{"To rehearse:", []*cobra.Command{labcmd.New(a.App)}},
 	}
 	for _, g := range groups {

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -57,7 +56,7 @@ func newTrio(t *testing.T) trio {
 
 func (tr trio) daemon(t *testing.T, name fleet.NodeName, port uint16) *Daemon {
 	t.Helper()
-	d, err := New(Options{Config: tr.config, Authority: tr.keys[name], Dir: t.TempDir(), Now: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	d, err := New(Options{Config: tr.config, Authority: tr.keys[name], Dir: t.TempDir(), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
