@@ -9,7 +9,7 @@ GO      ?= go
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh bench-sim engines lab-engines deps clean
+.PHONY: help up down build binaries test unit lab-test test-mesh test-faults lint fmt fuzz bench bench-mesh bench-ingress bench-sim engines lab-engines deps clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -58,6 +58,9 @@ bench:           ## the plan's benchmarks: time, memory, growth
 bench-mesh: deps build ## the mesh beside plain wireguard-go: throughput, latency, memory, idle CPU; needs root, 3 minutes
 	CGO_ENABLED=0 $(GO) build -o bin/wireguard-go golang.zx2c4.com/wireguard
 	$(GO) run ./cmd/meshbench -wireguard-go bin/wireguard-go $(BENCHFLAGS)
+
+bench-ingress:   ## the ingress beside Caddy by itself: throughput, p99, CPU; 1 minute
+	MOGGY_BENCH=1 $(GO) test -count 1 -run '^TestBench$$' -v ./internal/ingress 2>/dev/null | grep -v '^{'
 
 bench-sim:       ## what a mesh of 10, 100, 1,000 and 5,000 costs, in the simulated internet: some minutes
 	$(GO) test -count 1 -timeout 60m -run '^TestScale$$' -v ./internal/mesh/sim -args -sizes $(or $(SIZES),10,100,1000,5000)

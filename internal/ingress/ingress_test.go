@@ -411,9 +411,8 @@ func (f *fixture) strangers(t *testing.T) {
 	if res, _ := f.get(t, near, f.url("cats.example", "/admin")); res.StatusCode != 200 {
 		t.Errorf("over the mesh: %s", res.Status)
 	}
-	var alert *net.OpError
 	_, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.opt.HTTPSPort), &tls.Config{InsecureSkipVerify: true})
-	if !errors.As(err, &alert) {
+	if _, alert := errors.AsType[*net.OpError](err); !alert {
 		t.Errorf("a handshake without a name: %v", err)
 	}
 }

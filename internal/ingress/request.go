@@ -164,7 +164,7 @@ func (in *Ingress) finish(v *visit) {
 func (in *Ingress) try(r *http.Request, t *reverseproxy.HTTPTransport) (*http.Response, error) {
 	v := visitOf(r)
 	b := v.backend
-	if canRepeat(r) {
+	if len(v.service.Backends) > 1 && canRepeat(r) {
 		ctx, end := context.WithCancelCause(r.Context())
 		v.end = end // when the answer was passed on, or at the next try
 		stop := context.AfterFunc(v.life.ctx, func() { end(errLost) })
@@ -179,8 +179,7 @@ func (in *Ingress) try(r *http.Request, t *reverseproxy.HTTPTransport) (*http.Re
 		return nil, err // the client is gone
 	}
 	outcome, why := table.Broken, "connection ended under a request"
-	var dialed reverseproxy.DialError
-	if errors.As(err, &dialed) {
+	if _, dialing := errors.AsType[reverseproxy.DialError](err); dialing {
 		outcome, why = probe.Judge(err)
 	} else {
 		v.broken++

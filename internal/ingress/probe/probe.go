@@ -63,8 +63,7 @@ func Judge(err error) (table.Outcome, string) {
 	case errors.Is(err, errSilent), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return table.Failed, errSilent.Error()
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
 	return table.Failed, strings.ToLower(err.Error())
