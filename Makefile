@@ -34,6 +34,7 @@ unit:            ## the tests that need neither root nor a lab
 	$(GO) test -race -skip '^Test(Lab|Netns)' ./...
 
 lab-test: deps build lab-engines ## the tests on real machines and in real namespaces; needs root
+	@scripts/engine.sh nomad >/dev/null # built once, which takes longer than a test may
 	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
 
 test-mesh: deps  ## the mesh under every trouble, many times, in namespaces: failover 50 times (MOGGY_MESH_RUNS), hostile input, NATs; needs root, 2 hours

@@ -41,8 +41,8 @@ service "hello" {
 // that is busy with other things. The bars for an idle one are 6 and 12 s; the log
 // has what it was.
 const (
-	slowMove       = 25 * time.Second
-	slowMoveLeader = 60 * time.Second
+	slowMove       = time.Minute
+	slowMoveLeader = 2 * time.Minute
 )
 
 // TestLabNomad puts the reference fleet on Nomad and a service on it, kills the
