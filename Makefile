@@ -34,7 +34,6 @@ unit:            ## the tests that need neither root nor a lab
 	$(GO) test -race -skip '^Test(Lab|Netns)' ./...
 
 lab-test: deps build lab-engines ## the tests on real machines and in real namespaces; needs root
-	@scripts/engine.sh nomad >/dev/null # built once, which takes longer than a test may
 	$(GO) test -p 1 -count 1 -timeout 30m -run '^Test(Lab|Netns)' ./...
 
 test-mesh: deps  ## the mesh under every trouble, many times, in namespaces: failover 50 times (MOGGY_MESH_RUNS), hostile input, NATs; needs root, 2 hours
@@ -67,7 +66,7 @@ bench-sim:       ## what a mesh of 10, 100, 1,000 and 5,000 costs, in the simula
 	$(GO) test -count 1 -timeout 60m -run '^TestScale$$' -v ./internal/mesh/sim -args -sizes $(or $(SIZES),10,100,1000,5000)
 
 lab-engines:     ## what the lab's internet serves that is built from source: a certificate authority and a few images
-	@scripts/engine.sh pebble images >/dev/null
+	@scripts/engine.sh pebble images nomad >/dev/null
 
 engines:         ## build the engines (ENGINES="pebble ...") from pinned source into the lab's cache, for this machine
 	@scripts/engine.sh $(or $(ENGINES),$(notdir $(patsubst %/build,%,$(wildcard engines/*/build))))

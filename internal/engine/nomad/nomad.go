@@ -181,7 +181,9 @@ func (n *Fleet) config(node fleet.Node, have fleet.NodeLock, server bool) []byte
 			"verify_server_hostname": true, "verify_https_client": true, "tls_min_version": "tls12",
 		},
 		"client": n.client(node),
-		"rpc":    object{"keep_alive_interval": "1s", "connection_write_timeout": "3s"},
+		// A server that is silent is left within 2 s: before its clients are given up for
+		// what they could not say through it (heartbeat_grace).
+		"rpc": object{"keep_alive_interval": "1s", "connection_write_timeout": "1s"},
 		"plugin": []object{
 			{"docker": object{"config": object{
 				"allow_privileged": false,
@@ -213,7 +215,7 @@ func (n *Fleet) server() object {
 		// A client says every 1 to 2 s that it is there, and is given up 3 s after it
 		// should have: a machine that dies is noticed within 5 s. After an election
 		// all have 6 s to say so anew, not Nomad's 300; that is enough, since they
-		// leave a server that is silent for 4 (rpc).
+		// leave a server that is silent for 2 (rpc).
 		"min_heartbeat_ttl": "1s", "heartbeat_grace": "3s", "failover_heartbeat_ttl": "6s",
 		"max_heartbeats_per_second": 500.0,
 		"default_scheduler_config":  object{"memory_oversubscription_enabled": true, "scheduler_algorithm": "spread"},
