@@ -214,9 +214,9 @@ func (n *Fleet) server() object {
 		"raft_multiplier": 2, // an election after 2 to 4 s without a leader: Raft's own 1 to 2 s come too often where a disk is slow
 		// A client says every 1 to 2 s that it is there, and is given up 3 s after it
 		// should have: a machine that dies is noticed within 5 s. After an election
-		// all have 6 s to say so anew, not Nomad's 300; that is enough, since they
-		// leave a server that is silent for 2 (rpc).
-		"min_heartbeat_ttl": "1s", "heartbeat_grace": "3s", "failover_heartbeat_ttl": "6s",
+		// all have 13 s to say so anew, not Nomad's 300: a follower that passed what they
+		// say on to the dead leader gives up dialling it after 10 (helper/pool).
+		"min_heartbeat_ttl": "1s", "heartbeat_grace": "3s", "failover_heartbeat_ttl": "13s",
 		"max_heartbeats_per_second": 500.0,
 		"default_scheduler_config":  object{"memory_oversubscription_enabled": true, "scheduler_algorithm": "spread"},
 		"node_gc_threshold":         "72h", "job_gc_threshold": "24h", "eval_gc_threshold": "24h", "deployment_gc_threshold": "24h",
