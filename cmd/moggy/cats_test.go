@@ -52,6 +52,7 @@ func TestLabCats(t *testing.T) {
 		return // there is no fleet to go on with
 	}
 	t.Run("every pair talks", o.everyPair)
+	t.Run("the website", o.website)
 	t.Run("wg sees the mesh", o.wgShow)
 	t.Run("nothing to do", o.nothingToDo)
 	t.Run("status", o.status)
@@ -74,6 +75,9 @@ func newOperator(t *testing.T, lab, file string) *operator {
 	o := &operator{t: t, moggy: buildMoggy(t), dir: t.TempDir(), lab: lab}
 	content, err := os.ReadFile(file)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(o.dir, os.DirFS(filepath.Dir(file))); err != nil {
 		t.Fatal(err)
 	}
 	o.write("fleet.hcl", regexp.MustCompile(`"ssh-ed25519 [^"]*"`).ReplaceAll(content, []byte(strconv.Quote(o.newKey("nico")))))
@@ -272,6 +276,25 @@ func (o *operator) address(node fleet.NodeName) (v4, v6 string) {
 	return "", ""
 }
 
+// website asks for the fleet's public hosts as a stranger does: what answers is a
+// container behind a carrier's NAT, and a folder.
+func (o *operator) website(t *testing.T) {
+	o = o.with(t)
+	started := time.Now()
+	for host, want := range map[string]string{"cats.example": "answering from a container", "blog.cats.example": "The cats' blog"} {
+		o.until("https://"+host+" answers", func() bool {
+			return strings.Contains(o.run("lab", "curl", "--name", o.lab, "https://"+host+"/", "-m", "10").out, want)
+		})
+	}
+	t.Logf("certificates were there after %s", time.Since(started).Round(100*time.Millisecond))
+	for _, address := range []string{"198.51.100.11", "198.51.100.12", "203.0.113.21"} {
+		r := o.run("lab", "curl", "--name", o.lab, "https://cats.example/", "-m", "10", "--resolve", "cats.example:443:"+address)
+		if !strings.Contains(r.out, "answering from a container") {
+			t.Errorf("by %s the website is not there: %s", address, r.err)
+		}
+	}
+}
+
 func (o *operator) everyPair(t *testing.T) {
 	o = o.with(t)
 	nodes := o.summary().Nodes
@@ -437,6 +460,9 @@ func (o *operator) loseHub(hub string) {
 		if r := o.at(string(pair[0]), "ping", "-c", "1", "-i", "0.2", "-w", "8", to); r.code != 0 {
 			t.Errorf("without %s, %s does not reach %s\n%s", hub, pair[0], pair[1], r.out)
 		}
+	}
+	if r := o.run("lab", "curl", "--name", o.lab, "https://cats.example/", "-m", "20"); !strings.Contains(r.out, "answering from a container") {
+		t.Errorf("without %s, the website is not there: %s", hub, r.err)
 	}
 	gap := stop()
 	t.Logf("without %s: bianco to ari was silent for %s at most", hub, gap)

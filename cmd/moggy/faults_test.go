@@ -31,8 +31,16 @@ type fault struct {
 	run   func(o *operator)
 }
 
+// withoutServices is the example's file without what runs on its nodes: it has
+// tests of its own.
+func withoutServices(file string) string {
+	head, _, _ := strings.Cut(file, "\n# What runs on them")
+	return head
+}
+
 func TestLabFaults(t *testing.T) {
 	o := newOperator(t, "test-faults", filepath.Join("..", "..", "examples", "cats", "fleet.hcl"))
+	o.edit(withoutServices)
 	o.must("lab", "up", "--name", o.lab)
 	t.Run("the fleet", func(t *testing.T) {
 		o.with(t).mustRemote("apply", "--yes", "--accept-new")

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/moggyfleet/moggy/internal/hint"
 )
 
 // docker answers as the real one does, by the first two words of what it is
@@ -50,13 +52,5 @@ func words(err error) string {
 	if err == nil {
 		return ""
 	}
-	said := err.Error()
-	var hinted interface{ Hint() string }
-	for e := err; errors.As(e, &hinted); e = errors.Unwrap(e) {
-		said += " " + hinted.Hint()
-		if errors.Unwrap(e) == nil {
-			break
-		}
-	}
-	return said
+	return strings.Join(append([]string{err.Error()}, hint.All(err)...), " ")
 }
