@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -48,10 +49,14 @@ func newIngressCommand(a *app) *cobra.Command {
 	return ingresscmd.New(a.App, log, ready)
 }
 
+// settled is how long after it is ready a daemon has done what it does once.
+const settled = 10 * time.Second
+
 // ready tells systemd that a daemon serves, and drops what only its start needed.
 func ready(state string) {
 	if state == "READY=1" {
 		dropCode()
+		time.AfterFunc(settled, dropCode)
 	}
 	notifySystemd(state)
 }

@@ -54,7 +54,7 @@ func TestLabNomad(t *testing.T) {
 	}
 	o.buildHello()
 	o.edit(func(file string) string {
-		return strings.Replace(file, "  domain ", "  scheduler = \"nomad\"\n  domain ", 1) + helloService
+		return strings.Replace(withoutServices(file), "  domain ", "  scheduler = \"nomad\"\n  domain ", 1) + helloService
 	})
 	o.must("lab", "up", "--name", o.lab)
 	o.mustRemote("apply", "--yes", "--accept-new")

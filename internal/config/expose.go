@@ -128,6 +128,9 @@ func (f fields) audience(it source.Item) fleet.Audience {
 		f.wrong(it.At, f.d.similar(it.Value, []string{"public", "mesh"}, map[string]string{"internet": "public", "all": "public", "private": "mesh", "internal": "mesh", "vpn": "mesh"}, `"`),
 			"there is no to %s", source.Quoted(it.Value))
 	}
+	if to == fleet.Mesh {
+		f.wrong(it.At, `leave expose out: on the mesh it is at http://ADDRESS:PORT already`, `to = "mesh" is not there yet`)
+	}
 	return to
 }
 
@@ -160,6 +163,10 @@ func (d *decoder) judgeRoutes() {
 				continue
 			} else if r.Host != domain && !strings.HasSuffix(r.Host, "."+domain) {
 				f.wrong(r.at, fmt.Sprintf("a name under %q", domain), "host %s is outside of the fleet's domain", source.Quoted(r.Host))
+				continue
+			}
+			if d.fleet.Scheduler == fleet.Nomad && s.Static == "" {
+				f.wrong(r.at, "", `expose with scheduler = "nomad" is not there yet: the ingress does not follow Nomad's allocations`)
 				continue
 			}
 			if first, is := taken[door{r.Host, r.Path}]; is {

@@ -36,6 +36,9 @@ func (d *decoder) fleetBlock(b *block) {
 	}
 	scheduler, schedulerOK := f.choice("scheduler", []string{"systemd", "nomad"}, map[string]string{"none": "systemd", "kubernetes": "nomad", "k8s": "nomad", "docker": "systemd"})
 	ingress, ingressOK := f.choice("ingress", []string{"caddy", "traefik"}, map[string]string{"nginx": "caddy", "haproxy": "caddy"})
+	if ingress == string(fleet.Traefik) {
+		f.wrong(f.at("ingress"), `"caddy", which needs nothing`, `ingress = "traefik" is not there yet`)
+	}
 	acme := f.acme()
 	if d.home != nil {
 		return

@@ -24,6 +24,7 @@ type Observed struct {
 	MeshKey  Key               `json:"mesh_key"`
 	HostKeys []string          `json:"host_keys,omitempty"` // SSH host keys, authorized_keys format
 	Mesh     *MeshStatus       `json:"mesh,omitempty"`      // nil when the agent does not answer
+	Ingress  *IngressStatus    `json:"ingress,omitempty"`   // nil where there is none, or it does not answer
 	Missing  []string          `json:"missing,omitempty"`   // packages of Manifest that are not installed
 	Kept     []int             `json:"kept,omitempty"`      // generations still on disk, ascending
 	// Activation is one that has begun and has not ended: somebody is at it, or

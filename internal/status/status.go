@@ -31,6 +31,10 @@ type Fleet struct {
 	Problems   []Problem  `json:"problems"`
 	Nodes      []Node     `json:"nodes"`              // in the file's order
 	Services   []Service  `json:"services,omitempty"` // in the file's order
+
+	Certificates []Certificate `json:"certificates,omitempty"` // sorted by host
+
+	now time.Time
 }
 
 // Problem is one thing that wants attention, and the command that mends it.
@@ -101,6 +105,8 @@ func Summarise(f *fleet.Fleet, l *fleet.Lock, answers map[fleet.NodeName]Answer,
 	}
 	s.Problems = append(s.Problems, paths(s.Nodes)...)
 	s.services(f, answers, now)
+	s.certificates(f, answers, now)
+	s.now = now
 	return s
 }
 

@@ -101,6 +101,15 @@ func TestSummarise(t *testing.T) {
 			runs("hub", "api", "active", "running")
 			a["ari"].Seen.Failing = map[string]string{"moggy-service-web.service": "http://10.77.0.2:8080/: status 500"}
 			a["bianco"] = Answer{Problem: "no answer within 2.5s"}
+			a["hub"].Seen.Ingress = &fleet.IngressStatus{Certificates: []fleet.Certificate{
+				{Host: "cats.example", NotAfter: noon.Add(80 * 24 * time.Hour)},
+				{Host: "new.cats.example"},
+				{Host: "old.cats.example", NotAfter: noon.Add(10 * 24 * time.Hour), Problem: "no route to the directory"},
+				{Host: "bad.cats.example", Problem: "the name leads elsewhere"},
+			}}
+			a["ari"].Seen.Ingress = &fleet.IngressStatus{Certificates: []fleet.Certificate{
+				{Host: "cats.example", NotAfter: noon.Add(20 * 24 * time.Hour)},
+			}}
 		},
 		"no path between two": func(_ *fleet.Lock, a map[fleet.NodeName]Answer) {
 			a["ari"].Seen.Mesh.Peers[1] = fleet.PeerStatus{Name: "bianco", Path: fleet.PathNone}

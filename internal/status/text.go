@@ -19,7 +19,7 @@ func (s *Fleet) Write(w io.Writer, c term.Palette) error {
 	} else {
 		up = c.Bad(up)
 	}
-	fmt.Fprintf(&b, "%s   %s   generation %d\n", c.Strong(string(s.Name)), up, s.Generation)
+	fmt.Fprintf(&b, "%s   %s   generation %d%s\n", c.Strong(string(s.Name)), up, s.Generation, s.certificatesText(s.now))
 	for _, p := range s.Problems {
 		line := "  " + c.Bad("!") + " "
 		if p.Node != "" {

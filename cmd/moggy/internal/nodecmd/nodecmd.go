@@ -23,6 +23,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/deploy/node/protocol"
 	"github.com/moggyfleet/moggy/internal/fleet"
 	"github.com/moggyfleet/moggy/internal/hint"
+	"github.com/moggyfleet/moggy/internal/ingress"
 	"github.com/moggyfleet/moggy/internal/supervise"
 )
 
@@ -144,6 +145,9 @@ func (n *app) observeCommand() *cobra.Command {
 			o, err := n.node().Observe(cmd.Context(), look)
 			if err != nil {
 				return err
+			}
+			if s, err := ingress.Ask(cmd.Context(), n.root+fleet.IngressSocket); err == nil {
+				o.Ingress = &s
 			}
 			return n.answer(o)
 		},
