@@ -127,6 +127,9 @@ func (a *app) apply(ctx context.Context, f applyFlags, saved []string) error {
 			return err
 		}
 	}
+	if p.Changes() {
+		p.Names = namesOf(ctx, d.Fleet)
+	}
 	if err := a.showPlan(p, !f.noDiff && !f.yes); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/moggyfleet/moggy/internal/hint"
 	"github.com/moggyfleet/moggy/internal/plan"
 	"github.com/moggyfleet/moggy/internal/plan/rollout"
+	"github.com/moggyfleet/moggy/internal/publicdns"
 )
 
 // observeWithin is how long one node has to answer a plan.
@@ -66,6 +68,7 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 			if err != nil {
 				return err
 			}
+			p.Names = namesOf(cmd.Context(), d.Fleet)
 			if err := a.showPlan(p, !noDiff); err != nil {
 				return err
 			}
@@ -88,6 +91,16 @@ Exit codes: 0 nothing to do, 1 an error, 2 there are changes.`,
 	cmd.Flags().StringVar(&out, "out", "", "keep what was decided in this `file`, for moggy apply FILE")
 	a.nodeFlag(cmd, &f.nodes)
 	return cmd
+}
+
+// namesOf asks the public DNS for the fleet's hosts, and says what it lacks.
+func namesOf(ctx context.Context, f *fleet.Fleet) []plan.NameChange {
+	records := f.Records()
+	names := make([]string, len(records))
+	for i, r := range records {
+		names[i] = r.Name
+	}
+	return plan.Names(records, publicdns.Look(ctx, names))
 }
 
 func (a *app) showPlan(p *plan.Plan, diffs bool) error {

@@ -39,7 +39,7 @@ func floors() [][]string {
 			"internal/deploy/node/store", "internal/deploy/node/systemd",
 			"internal/ingress/probe", "internal/ingress/certstore",
 			"internal/deploy/ssh", "internal/deploy/cluster", "internal/deploy/node/authority", "internal/deploy/cargo",
-			"internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/names", "internal/lab/registry", "internal/lab/trust", "internal/lab/hold", "internal/lab/machine", "internal/lab/probe",
+			"internal/publicdns", "internal/lab/space", "internal/lab/rootfs", "internal/lab/mirror", "internal/lab/names", "internal/lab/registry", "internal/lab/trust", "internal/lab/hold", "internal/lab/machine", "internal/lab/probe",
 		},
 		// 3 assemblies
 		{"internal/mesh", "internal/deploy", "internal/ingress", "internal/lab"},

@@ -20,10 +20,11 @@ type Document struct {
 	Order      []rollout.Group `json:"order,omitempty"` // in which a rollout takes the nodes
 	Waves      []rollout.Wave  `json:"waves"`           // the same, step by step
 	Rotations  []Rotating      `json:"rotations,omitempty"`
+	Names      []NameChange    `json:"public_dns,omitempty"` // what it lacks
 	Report
 }
 
 // Document returns the plan as a document.
 func (p *Plan) Document() Document {
-	return Document{DocumentVersion, p.Fleet, p.Base, p.Next, p.Changes(), p.Nodes, p.Order, p.Waves, p.Rotations, p.Failures}
+	return Document{DocumentVersion, p.Fleet, p.Base, p.Next, p.Changes(), p.Nodes, p.Order, p.Waves, p.Rotations, p.Names, p.Failures}
 }

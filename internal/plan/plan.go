@@ -116,6 +116,8 @@ type Plan struct {
 	Rollout []rollout.Node
 	// Rotations are changes of mesh keys that are under way.
 	Rotations []Rotating
+	// Names are what the public DNS lacks, where it was asked: no apply sets it.
+	Names []NameChange
 	// Failures is the single-point-of-failure report.
 	Failures Report
 }

@@ -28,6 +28,7 @@ func (p *Plan) Write(w io.Writer, c term.Palette, diffs bool) error {
 	if quiet > 0 && quiet < len(p.Nodes) {
 		t.line(c.Dim(fmt.Sprintf("  %d more as they should be", quiet)))
 	}
+	t.names()
 	t.failures()
 	t.sum()
 	_, err := io.WriteString(w, t.b.String())
