@@ -145,7 +145,7 @@ func doctorFaults() []doctorFault {
 		},
 		{
 			"the disk is full",
-			at("three", "mount -t tmpfs -o size=48m,mode=711 tmpfs /mnt; cp -a /var/lib/moggy/. /mnt/; mount --bind /mnt /var/lib/moggy; dd if=/dev/zero of=/var/lib/moggy/ballast bs=1M 2>/dev/null || true"),
+			at("three", "mount -t tmpfs -o size=160m,mode=711 tmpfs /mnt; cp -a /var/lib/moggy/. /mnt/; mount --bind /mnt /var/lib/moggy; dd if=/dev/zero of=/var/lib/moggy/ballast bs=1M 2>/dev/null || true"),
 			at("three", "umount -l /var/lib/moggy; umount -l /mnt"),
 			doctor.Disk, three, "/var/lib/moggy is full",
 		},

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,15 +111,18 @@ func preflight() error {
 	return room()
 }
 
-// room looks whether there is space for what machines write.
+// room looks whether there is space for what machines write: in their directory,
+// or where it would be made. Another lab may make or remove it meanwhile.
 func room() error {
-	if err := os.MkdirAll(diskDir, 0o700); err != nil {
-		return err
-	}
-	defer os.Remove(diskDir) // only if nothing is in it
 	var st unix.Statfs_t
-	if err := unix.Statfs(diskDir, &st); err != nil {
-		return fmt.Errorf("statfs %s: %w", diskDir, err)
+	dir := diskDir
+	err := unix.Statfs(dir, &st)
+	for errors.Is(err, fs.ErrNotExist) && dir != "/" {
+		dir = filepath.Dir(dir)
+		err = unix.Statfs(dir, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
 	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
 		return hint.Wrap(fmt.Errorf("%s %w", diskDir, errOverlay), "mount a volume or a tmpfs there: mount -t tmpfs none %s", diskDir)
