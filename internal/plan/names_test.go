@@ -21,8 +21,11 @@ func addrs(texts ...string) (out []netip.Addr) {
 func TestNames(t *testing.T) {
 	want := addrs("198.51.100.11", "2001:db8::11", "198.51.100.12")
 	records := []fleet.Record{
-		{Name: "asleep.example", Addrs: want}, {Name: "new.example", Addrs: want}, {Name: "old.example", Addrs: want},
-		{Name: "right.example", Addrs: want}, {Name: "six.example", Addrs: addrs("2001:db8::11")},
+		{Name: "asleep.example", Addrs: want},
+		{Name: "new.example", Addrs: want},
+		{Name: "old.example", Addrs: want},
+		{Name: "right.example", Addrs: want},
+		{Name: "six.example", Addrs: addrs("2001:db8::11")},
 	}
 	p := &Plan{Names: Names(records, map[string]Lookup{
 		"asleep.example": {Problem: "no name server answers"},
